@@ -1,0 +1,51 @@
+"""The settings of an export, frozen and validated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from exporter.errors import ConfigError
+from exporter.opsets import DEFAULT_OPSET, check_opset
+
+CaseSet = Literal["default", "full"]
+CASE_SETS: tuple[CaseSet, ...] = get_args(CaseSet)
+Gate = Literal["enforce", "report"]
+GATES: tuple[Gate, ...] = get_args(Gate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """Everything beside the source that decides the bytes of an artifact; recorded in its manifest.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    opset: int = DEFAULT_OPSET
+    texts: tuple[str, ...] | None = None
+    """Texts of the text case; None is the book's two prompts where the model has a tokenizer."""
+    cases: CaseSet = "default"
+    gate: Gate = "enforce"
+    """`enforce` publishes nothing when a comparison fails, `report` publishes and records the failure."""
+    seed: int = 123
+    """Seeds the ids of the shape grid (a seeded source has drawn its weights from the same number)."""
+    onnx: bool = True
+    torchscript: bool = True
+
+    def __post_init__(self) -> None:
+        check_opset(self.opset)
+        for name, value, allowed in (("cases", self.cases, CASE_SETS), ("gate", self.gate, GATES)):
+            if value not in allowed:
+                raise ConfigError(f"{name} {value!r} is not known; choose one of {', '.join(allowed)}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed {self.seed} is out of range; choose one from 0 to 2**63 - 1")
+        if self.texts is not None and not self.texts:
+            raise ConfigError("texts are empty; pass at least one, or None for the default ones")
+        if not (self.onnx or self.torchscript):
+            raise ConfigError("neither ONNX nor TorchScript was asked for; ask for at least one")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values of every field."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return values | {"texts": None if self.texts is None else list(self.texts)}

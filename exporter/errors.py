@@ -1,0 +1,71 @@
+"""The named failures and their exit codes. Light: imports neither torch nor onnxruntime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.errors import CheckpointError, ConfigError, GptExportError, TextError
+
+if TYPE_CHECKING:
+    from exporter.parity import ParityReport
+
+__all__ = [
+    "ArtifactError",
+    "CheckpointError",
+    "ConfigError",
+    "GptExportError",
+    "GraphError",
+    "InputError",
+    "OutputError",
+    "ParityError",
+    "RuntimeVersionError",
+    "ScriptError",
+    "SourceError",
+    "TextError",
+]
+
+
+class SourceError(GptExportError, ValueError):
+    """A SOURCE that names nothing known, or does not give a module that can be exported."""
+
+    exit_code = 2
+
+
+class ScriptError(GptExportError):
+    """A module that TorchScript cannot compile."""
+
+
+class GraphError(GptExportError):
+    """A scripted module that does not become a usable ONNX graph."""
+
+
+class ArtifactError(GptExportError):
+    """An artifact that is missing, damaged, edited, or of a newer format."""
+
+
+class OutputError(GptExportError):
+    """An output folder that may not or cannot be written."""
+
+
+class RuntimeVersionError(GptExportError):
+    """An installed onnxruntime older than the artifact needs."""
+
+
+class InputError(GptExportError, ValueError):
+    """Ids that the model cannot take: wrong rank or dtype, empty, too long, or outside the vocabulary."""
+
+    exit_code = 2
+
+
+class ParityError(GptExportError):
+    """Outputs or weights that are not those of the reference; `report` says which and by how much."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, report: ParityReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def details(self) -> dict[str, Any]:
+        """The parity report as JSON values, for `--json`."""
+        return {} if self.report is None else {"parity": self.report.to_dict()}

@@ -1,0 +1,44 @@
+"""Graph passes: each takes a model and returns `(model, modified)`; together they are one ordered list.
+
+The contract is onnx-ir's (`onnx_ir.passes`): a sequence of passes names the one that failed.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir as ir
+from onnx_ir.passes import PassBase, PassManager
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    CommonSubexpressionEliminationPass,
+    RemoveUnusedNodesPass,
+)
+
+from exporter.passes.drop_unused_weights import DropUnusedWeights
+from exporter.passes.transpose_weights import TransposeWeights
+
+logger = logging.getLogger(__name__)
+
+
+def portable_passes() -> list[PassBase]:
+    """The passes that keep to standard operators, in the order in which they run."""
+    return [
+        ClearMetadataAndDocStringPass(),
+        CommonSubexpressionEliminationPass(),
+        TransposeWeights(),
+        RemoveUnusedNodesPass(),
+        DropUnusedWeights(),
+    ]
+
+
+def run_passes(model: ir.Model, passes: list[PassBase]) -> ir.Model:
+    """`model` after all `passes`, in their order; the model given is left as it was.
+
+    Raises:
+        onnx_ir.passes.PassError: a pass failed; the message names it.
+    """
+    before = len(model.graph)
+    result = PassManager(passes, steps=1)(model.clone())
+    logger.info("passes took the graph from %d to %d nodes", before, len(result.model.graph))
+    return result.model

@@ -1,0 +1,207 @@
+"""The stages in order. The only orchestration: every stage is a function elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from exporter import torchscript
+from exporter.artifact import Artifact
+from exporter.cases import Case, choose_cases
+from exporter.config import ExportConfig
+from exporter.errors import ArtifactError, GraphError, ParityError
+from exporter.graph import to_onnx
+from exporter.hashing import sha256_of
+from exporter.layout import Layout
+from exporter.libraries import library_versions
+from exporter.manifest import MANIFEST_NAME, Manifest, dump
+from exporter.onnx_file import write_onnx
+from exporter.parity import ParityReport
+from exporter.passes import portable_passes, run_passes
+from exporter.progress import OnStage, ignore
+from exporter.runtime import Session
+from exporter.script import script
+from exporter.signature import uncached
+from exporter.source import Source
+from exporter.staging import check_output, stage
+from exporter.validate import Run, run_of_module, validate
+from exporter.weights_check import check_weights
+
+logger = logging.getLogger(__name__)
+
+ONNX_PATH = "onnx/model.onnx"
+TORCHSCRIPT_PATH = "torchscript/model.pt"
+PARITY_NAME = "parity.json"
+VARIANT = "fp32"
+
+
+def export(
+    source: Source, config: ExportConfig, output: Path, *, replace: bool = False, on_stage: OnStage = ignore
+) -> Artifact:
+    """Publishes a validated artifact at `output`, or raises and leaves `output` untouched.
+
+    Raises:
+        GptExportError: what failed, with its exit code; `ParityError` when the outputs or weights are not the
+            reference's and the gate is enforced.
+    """
+    check_output(output, replace=replace)
+    cases = choose_cases(source, config)
+    model = build_graph(source, config, on_stage) if config.onnx else None
+    with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
+        written = _write_files(staged.folder, source, config, model, on_stage)
+        draft = Artifact(staged.folder, _write_manifest(staged.folder, source, config, written, parity=None))
+        with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
+            report = _compare(draft, source, cases, written.layouts, Path(scratch), on_stage)
+        if config.gate == "enforce":
+            raise_if_failed(report, "nothing was published")
+        on_stage("publish")
+        (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
+        manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
+        return Artifact(staged.publish(), manifest)
+
+
+def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> ir.Model:
+    """The finished graph of `source`, its weights still inputs.
+
+    A module that does not run on the meta device (it holds loose tensors, or names a device) is exported with its
+    weights in place; the graph is the same, the memory is not.
+
+    Raises:
+        ScriptError: the module does not script.
+        GraphError: the script has no ONNX form.
+    """
+    signature = uncached(source.vocab_size)
+    examples = [torch.zeros((2, min(3, source.context_length)), dtype=torch.int64)]
+    on_stage("script")
+    scripted = script(source.skeleton)
+    on_stage("graph")
+    try:
+        model = to_onnx(scripted, signature, config.opset, examples)
+    except GraphError as error:
+        logger.info("no graph without weights (%s); exporting with the weights in place", error)
+        model = to_onnx(script(source.reference()), signature, config.opset, examples)
+    on_stage("passes")
+    return run_passes(model, portable_passes())
+
+
+def validate_artifact(
+    artifact: Artifact, source: Source, config: ExportConfig, *, on_stage: OnStage = ignore
+) -> ParityReport:
+    """The published files of `artifact` against `source`, over the cases of `config`. Hashes are checked first.
+
+    Raises:
+        ArtifactError: the artifact is damaged, or its sizes are not the source's.
+    """
+    on_stage("verify hashes")
+    artifact.verify()
+    model = artifact.manifest.model
+    for name, found in (("vocab_size", source.vocab_size), ("context_length", source.context_length)):
+        if model[name] != found:
+            raise ArtifactError(
+                f"{artifact.folder} has {name} {model[name]}, {source.name} has {found}; pass the source it was made from"
+            )
+    layouts = {}
+    if variant := artifact.manifest.variants.get(VARIANT):
+        layouts = {name: Layout(**layout) for name, layout in variant["weights"].items()}
+    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
+        return _compare(artifact, source, choose_cases(source, config), layouts, Path(scratch), on_stage)
+
+
+def raise_if_failed(report: ParityReport, consequence: str) -> None:
+    """Raises a `ParityError` that names the first failure, if there is one."""
+    if failures := report.failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise ParityError(f"the export is not the model: {failures[0]}{more}; {consequence}", report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What `_write_files` left in the staging folder."""
+
+    variants: Mapping[str, Mapping[str, Any]]
+    layouts: Mapping[str, Layout]
+    hashes: Mapping[Path, str]
+
+
+def _write_files(
+    folder: Path, source: Source, config: ExportConfig, model: ir.Model | None, on_stage: OnStage
+) -> _Written:
+    variants: dict[str, Mapping[str, Any]] = {}
+    layouts: Mapping[str, Layout] = {}
+    hashes: dict[Path, str] = {}
+    if model is not None:
+        on_stage("write weights")
+        (folder / ONNX_PATH).parent.mkdir()
+        file = write_onnx(model, source.weights, uncached(source.vocab_size), folder / ONNX_PATH)
+        variants[VARIANT] = {"path": ONNX_PATH, **file.description}
+        layouts = file.layouts
+        hashes.update(file.hashes)
+    if config.torchscript:
+        on_stage("write TorchScript")
+        (folder / TORCHSCRIPT_PATH).parent.mkdir()
+        hashes[folder / TORCHSCRIPT_PATH] = torchscript.save(script(source.reference()), folder / TORCHSCRIPT_PATH)
+    return _Written(variants, layouts, hashes)
+
+
+def _write_manifest(
+    folder: Path, source: Source, config: ExportConfig, written: _Written, parity: Mapping[str, Any] | None
+) -> Manifest:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    manifest = Manifest(
+        name=source.name,
+        source=source.record,
+        export=config.to_dict(),
+        model={
+            "vocab_size": source.vocab_size,
+            "context_length": source.context_length,
+            "tokenizer": None if source.encoding is None else source.encoding.name,
+            "configuration": dict(source.configuration),
+        },
+        variants=written.variants,
+        libraries=library_versions(),
+        parity=parity,
+        files={
+            path.relative_to(folder).as_posix(): {
+                "sha256": written.hashes.get(path) or sha256_of(path),
+                "size_bytes": path.stat().st_size,
+            }
+            for path in paths
+        },
+    )
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def _compare(
+    artifact: Artifact,
+    source: Source,
+    cases: tuple[Case, ...],
+    layouts: Mapping[str, Layout],
+    scratch: Path,
+    on_stage: OnStage,
+) -> ParityReport:
+    weights = None
+    candidates: dict[str, Callable[[], Run]] = {}
+    if VARIANT in artifact.manifest.variants:
+        on_stage("compare weights")
+        weights = check_weights(artifact.variant_path(VARIANT), source.weights, layouts)
+        candidates["onnx"] = lambda: (
+            Session.open(artifact.folder, variant=VARIANT, verify=False, prepack=False).logits
+        )
+    if TORCHSCRIPT_PATH in artifact.manifest.files:
+        candidates["torchscript"] = lambda: run_of_module(torchscript.load(artifact.folder / TORCHSCRIPT_PATH))
+    results, noise, notes = validate(source.reference, candidates, cases, scratch, on_stage)
+    return ParityReport(targets=results, weights=weights, noise=noise, notes=(*source.notes, *notes))
+
+
+def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:
+    weights = sum(tensor.numel() * 4 for tensor in source.weights.values())
+    copies = int(config.onnx) + 2 * int(config.torchscript)  # TorchScript is drafted and then written canonically
+    return copies * weights + 4 * source.vocab_size * sum(case.positions for case in cases)

@@ -1,0 +1,65 @@
+"""Eager modules to TorchScript: the only file that knows how a model is scripted."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from exporter.errors import ScriptError
+
+
+def script(module: nn.Module) -> torch.jit.ScriptModule:
+    """`module` compiled by `torch.jit.script` (a script, not a trace), sharing its parameters.
+
+    Raises:
+        ScriptError: the module uses what TorchScript does not compile; the message has torch's reason, file and line.
+    """
+    try:
+        with deprecations_hidden():
+            scripted: torch.jit.ScriptModule = torch.jit.script(module)
+    except Exception as error:  # torch raises a dozen unrelated types here, RuntimeError and OSError among them
+        raise ScriptError(
+            f"{type(module).__name__} does not script: {reason(error)}; "
+            "rewrite that line in the subset of Python that TorchScript compiles"
+        ) from error
+    return scripted
+
+
+def without_weights(module: nn.Module) -> nn.Module:
+    """A copy of `module` whose parameters and buffers are on the meta device: shapes and ties, but no data.
+
+    Tensors that are plain attributes are neither and stay as they are.
+    """
+    memo: dict[int, object] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+    for buffer in module.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(module, memo)
+
+
+@contextlib.contextmanager
+def deprecations_hidden() -> Iterator[None]:
+    """Keeps torch's notes on the age of TorchScript off the screen, and no other warning."""
+    with warnings.catch_warnings():
+        for message in (
+            r".*`torch\.jit\.\w+` is (deprecated|not supported).*",
+            r".*legacy TorchScript-based ONNX export.*",
+        ):
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.filterwarnings("ignore", message=message, category=category)
+        yield
+
+
+def reason(error: Exception) -> str:
+    """torch's reason in one line, with the user's file and line where torch names them."""
+    text = str(error).strip() or type(error).__name__
+    first = re.sub(r"\s+", " ", text.split("\n", 1)[0]).rstrip(":. ")
+    places = re.findall(r'File "([^"]+)", line (\d+)', text)
+    return f"{first} ({places[0][0]}, line {places[0][1]})" if places else first

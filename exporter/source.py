@@ -1,0 +1,117 @@
+"""A source: the eager reference that is believed, the module that is scripted, and the weights. Kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tiktoken
+import torch
+from torch import Tensor, nn
+
+from exporter.errors import SourceError
+from exporter.script import without_weights
+from models.tokenizer import GPT2_VOCAB_SIZE, gpt2_encoding
+
+NANOGPT_VOCAB_SIZE = 50304
+"""GPT-2's vocabulary padded to a multiple of 64, as nanoGPT trains it; the encoding is the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Everything an export needs to know of a model."""
+
+    name: str
+    """The artifact's name, unless the user chooses another folder."""
+    record: Mapping[str, Any]
+    """What the manifest says of the origin, in JSON values."""
+    vocab_size: int
+    context_length: int
+    reference: Callable[[], nn.Module]
+    """Makes, or hands out, the eager module in eval mode: int64 (batch, sequence) to float32 logits."""
+    skeleton: nn.Module
+    """The module that is scripted for the graph, on the meta device."""
+    weights: Mapping[str, Tensor]
+    """Parameters and buffers by the names that the skeleton gives them."""
+    encoding: tiktoken.Encoding | None
+    """The tokenizer that fits the vocabulary, None for a model of ids alone."""
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    """The model's own configuration in JSON values, where it has one."""
+    notes: tuple[str, ...] = ()
+    """What was assumed, in words for the user."""
+
+
+def source_of_module(
+    module: nn.Module,
+    *,
+    name: str,
+    record: Mapping[str, Any],
+    vocab_size: int,
+    context_length: int,
+    configuration: Mapping[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Source:
+    """The source whose reference, script and weights are all `module`, which must be in eval mode.
+
+    Raises:
+        SourceError: the module does not map int64 (batch, sequence) to float32 (batch, sequence, vocabulary).
+    """
+    check_module(module, vocab_size)
+    return Source(
+        name=name,
+        record=record,
+        vocab_size=vocab_size,
+        context_length=context_length,
+        reference=lambda: module,
+        skeleton=without_weights(module),
+        weights={
+            **dict(module.named_parameters(remove_duplicate=False)),
+            **dict(module.named_buffers(remove_duplicate=False)),
+        },
+        encoding=encoding_for(vocab_size),
+        configuration=configuration or {},
+        notes=notes,
+    )
+
+
+def check_module(module: nn.Module, vocab_size: int) -> None:
+    """Runs `module` on one token and looks at what comes back.
+
+    Raises:
+        SourceError: it is not a module, fails, or returns something other than float32 logits.
+    """
+    logits = run_once(module)
+    if tuple(logits.shape) != (1, 1, vocab_size):
+        raise SourceError(
+            f"{type(module).__name__} returns shape {list(logits.shape)} for one token, not [1, 1, {vocab_size}]; "
+            "pass the vocab_size of its last axis"
+        )
+
+
+def run_once(module: nn.Module) -> Tensor:
+    """What `module` returns for the ids [[0]].
+
+    Raises:
+        SourceError: it is not a module, fails, or does not return a float32 tensor of three axes.
+    """
+    if not isinstance(module, nn.Module):
+        raise SourceError(f"{module!r} is a {type(module).__name__}, not a torch.nn.Module; pass a module")
+    name = type(module).__name__
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros((1, 1), dtype=torch.int64))
+    except Exception as error:  # the user's code
+        raise SourceError(
+            f"{name} fails on the ids [[0]] with {type(error).__name__}: {error}; "
+            "its forward must take one int64 tensor (batch, sequence)"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.dtype != torch.float32 or logits.ndim != 3:
+        what = f"{logits.dtype} of {logits.ndim} axes" if isinstance(logits, Tensor) else type(logits).__name__
+        raise SourceError(f"{name} returns {what}, not float32 logits (batch, sequence, vocabulary); wrap it to do so")
+    return logits
+
+
+def encoding_for(vocab_size: int) -> tiktoken.Encoding | None:
+    """GPT-2's encoding for a vocabulary of its size, padded or not; None for any other."""
+    return gpt2_encoding() if vocab_size in (GPT2_VOCAB_SIZE, NANOGPT_VOCAB_SIZE) else None

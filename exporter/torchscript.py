@@ -1,0 +1,65 @@
+"""Scripted modules to and from `model.pt`, with bytes that depend on nothing but the module."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import torch
+
+from exporter.errors import OutputError
+from exporter.hashing import sha256_of
+from exporter.script import deprecations_hidden
+
+_ROOT = "model"
+_DATA_ALIGNMENT = 64
+_LOCAL_HEADER_BYTES = 30
+_EXTRA_HEADER_BYTES = 4
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_COPY_BYTES = 16 * 1024 * 1024
+
+
+def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
+    """Writes `scripted` to `path` and returns the file's SHA-256. The same module gives the same bytes anywhere.
+
+    `torch.jit.save` puts the file's name, absolute source paths (`*.debug_pkl`) and a random serialization id into
+    its zip; a loader needs none of them. Here they are left out and the rest is written in a fixed order, each tensor
+    on a 64-byte boundary as torch has it.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    draft = path.with_name(path.name + ".draft")
+    try:
+        with deprecations_hidden():
+            torch.jit.save(scripted, str(draft))
+        with zipfile.ZipFile(draft) as source, zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as target:
+            _copy_canonically(source, target)
+    except RuntimeError as error:
+        raise OutputError(f"{path} cannot be written: {str(error).splitlines()[0]}; free space and try again") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return sha256_of(path)
+
+
+def load(path: Path) -> torch.jit.ScriptModule:
+    """The module that `save` wrote, on the CPU and in eval mode."""
+    with deprecations_hidden():
+        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
+    return module.eval()
+
+
+def _copy_canonically(source: zipfile.ZipFile, target: zipfile.ZipFile) -> None:
+    for entry in source.infolist():
+        name = entry.filename.split("/", 1)[1]
+        if name.endswith(".debug_pkl") or name == ".data/serialization_id":
+            continue
+        copy = zipfile.ZipInfo(f"{_ROOT}/{name}", date_time=_EPOCH)
+        copy.file_size = entry.file_size
+        assert target.fp is not None
+        data_at = target.fp.tell() + _LOCAL_HEADER_BYTES + len(copy.filename.encode()) + _EXTRA_HEADER_BYTES
+        padding = -data_at % _DATA_ALIGNMENT
+        copy.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
+        with source.open(entry) as reader, target.open(copy, "w") as writer:
+            shutil.copyfileobj(reader, writer, _COPY_BYTES)

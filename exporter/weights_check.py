@@ -1,0 +1,78 @@
+"""The weights of a staged file, bit for bit beside their source. Reads the file anew and shares no code with the writer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from torch import Tensor
+
+from exporter.layout import Layout
+from exporter.parity import WeightsResult
+
+_BLOCK_ELEMENTS = 4 * 1024 * 1024
+
+
+def check_weights(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> WeightsResult:
+    """Whether every initializer with a layout holds exactly its source's numbers.
+
+    Args:
+        path: the `.onnx` file, its external data beside it.
+        weights: source tensors; a narrower type than the file's counts as equal when widening gives the same bits.
+        layouts: by initializer, the source and whether its axes are swapped.
+    """
+    model = onnx.load(path, load_external_data=False)
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    mismatches, size_bytes = [], 0
+    for name, layout in layouts.items():
+        source = weights[layout.source].detach()
+        if name not in initializers:
+            mismatches.append(f"weight {layout.source}: {path.name} has no initializer {name}")
+            continue
+        stored = _stored(initializers[name], path.parent)
+        size_bytes += stored.nbytes
+        fault = _difference(stored.T if layout.transposed else stored, source)
+        if fault:
+            mismatches.append(f"weight {layout.source}: {fault}")
+    return WeightsResult(checked=len(layouts), size_bytes=size_bytes, mismatches=tuple(mismatches))
+
+
+def _stored(tensor: TensorProto, folder: Path) -> NDArray[np.generic]:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor)
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    return np.memmap(
+        folder / where["location"],
+        dtype=onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type),
+        mode="r",
+        offset=int(where.get("offset", 0)),
+        shape=tuple(tensor.dims),
+    )
+
+
+def _difference(stored: NDArray[np.generic], source: Tensor) -> str | None:
+    """Where the two first differ, in words; None if nowhere."""
+    if stored.shape != tuple(source.shape):
+        return f"has shape {list(stored.shape)} in the file, {list(source.shape)} in the source"
+    if stored.ndim == 0:
+        stored, source = stored.reshape(1), source.reshape(1)
+    step = max(1, _BLOCK_ELEMENTS // max(1, stored.size // max(1, stored.shape[0])))
+    for start in range(0, stored.shape[0], step):
+        found = np.ascontiguousarray(stored[start : start + step])
+        expected = source[start : start + step].to(torch.from_numpy(found[:0].copy()).dtype).contiguous().numpy()
+        differs = _bits(found) != _bits(expected)
+        if not differs.any():
+            continue
+        index = np.argwhere(differs)[0]
+        at = [start + int(index[0]), *(int(i) for i in index[1:])]
+        return f"element {at} is {found[tuple(index)]!s} in the file, {expected[tuple(index)]!s} in the source"
+    return None
+
+
+def _bits(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    return array.view({1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[array.dtype.itemsize])
