@@ -47,7 +47,7 @@ def to_onnx(
             torch.onnx.export(
                 scripted,
                 tuple(examples),
-                buffer,
+                buffer,  # type: ignore[arg-type]  # annotated for paths, documented for buffers too
                 dynamo=False,
                 export_params=False,
                 keep_initializers_as_inputs=True,

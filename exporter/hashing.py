@@ -33,7 +33,7 @@ class HashingWriter:
 
     def write(self, data: bytes | NDArray[np.generic]) -> None:
         """Appends `data`, which must not change afterwards."""
-        view = memoryview(data).cast("B")
+        view = memoryview(data if isinstance(data, bytes) else data.data).cast("B")
         previous, self._pending = self._pending, self._pool.submit(self._hash.update, view)
         self._file.write(view)
         self.size_bytes += view.nbytes

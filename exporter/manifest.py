@@ -36,11 +36,15 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """`sha256` and `size_bytes` of every other file, by its path in the artifact."""
 
-    def to_json(self) -> str:
-        """Sorted, indented JSON that ends in a newline; `digest` is the SHA-256 of the rest."""
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values of every field, the format and its version, and `digest`, the SHA-256 of all these."""
         body: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
         body |= {"format": FORMAT, "format_version": FORMAT_VERSION}
-        return dump(body | {"digest": _digest(body)})
+        return body | {"digest": _digest(body)}
+
+    def to_json(self) -> str:
+        """`to_dict` as the file has it."""
+        return dump(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
@@ -83,7 +87,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST_NAME}; name an artifact folder") from error
+        raise ArtifactError(
+            f"{folder} is not an artifact: it has no {MANIFEST_NAME}; name an artifact folder"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}; export the artifact again") from error
     return Manifest.from_json(text, str(path))

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from exporter.parity import root_mean_square
+from exporter.parity import root_mean_square, rounded
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def measure_noise(module: nn.Module, ids: NDArray[np.int64]) -> float | None:
     reference = double.numpy()
     scale = root_mean_square(reference, np.ones(ids.shape, dtype=bool))
     worst = float((single.double() - double).abs().max())
-    return worst / scale if scale else 0.0
+    return rounded(worst / scale) if scale else 0.0
 
 
 def _run_in_double(module: nn.Module, tokens: Tensor) -> Tensor | None:

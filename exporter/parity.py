@@ -230,10 +230,10 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
     ratio = max_abs / limit if limit else (0.0 if max_abs == 0 else math.inf)
     return replace(
         empty,
-        scale=scale,
-        limit=limit,
-        max_abs=max_abs,
-        worst_ratio=min(ratio, 1e300),
+        scale=rounded(scale),
+        limit=rounded(limit),
+        max_abs=rounded(max_abs),
+        worst_ratio=rounded(min(ratio, 1e300)),
         worst_index=worst_index,
         top1_agreement=1 - differing / max(1, empty.positions),
         top1_ties=ties,
@@ -259,6 +259,11 @@ def slices(mask: NDArray[np.bool_], vocab_size: int) -> list[tuple[int, NDArray[
         for positions in [np.flatnonzero(mask[row])]
         for start in range(0, len(positions), step)
     ]
+
+
+def rounded(value: float) -> float:
+    """`value` to four significant digits: what reports keep, so that they do not vary with the last bits of a sum."""
+    return float(f"{value:.4g}")
 
 
 def _top1(expected: Logits, found: Logits, limit: float) -> tuple[int, int]:

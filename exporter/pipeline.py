@@ -105,7 +105,8 @@ def validate_artifact(
     for name, found in (("vocab_size", source.vocab_size), ("context_length", source.context_length)):
         if model[name] != found:
             raise ArtifactError(
-                f"{artifact.folder} has {name} {model[name]}, {source.name} has {found}; pass the source it was made from"
+                f"{artifact.folder} has {name} {model[name]}, {source.name} has {found}; "
+                "pass the source it was made from"
             )
     layouts = {}
     if variant := artifact.manifest.variants.get(VARIANT):
@@ -192,9 +193,7 @@ def _compare(
     if VARIANT in artifact.manifest.variants:
         on_stage("compare weights")
         weights = check_weights(artifact.variant_path(VARIANT), source.weights, layouts)
-        candidates["onnx"] = lambda: (
-            Session.open(artifact.folder, variant=VARIANT, verify=False, prepack=False).logits
-        )
+        candidates["onnx"] = lambda: Session.open(artifact.folder, variant=VARIANT, verify=False, prepack=False).logits
     if TORCHSCRIPT_PATH in artifact.manifest.files:
         candidates["torchscript"] = lambda: run_of_module(torchscript.load(artifact.folder / TORCHSCRIPT_PATH))
     results, noise, notes = validate(source.reference, candidates, cases, scratch, on_stage)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +88,9 @@ def check_ids(ids: ArrayLike, vocab_size: int, context_length: int) -> NDArray[n
     try:
         array = np.asarray(ids)
     except ValueError as error:
-        raise InputError(f"ids must be an int64 array (batch, sequence): {error}; pad the rows to one length") from error
+        raise InputError(
+            f"ids must be an int64 array (batch, sequence): {error}; pad the rows to one length"
+        ) from error
     if array.ndim != 2:
         raise InputError(f"ids must have 2 axes (batch, sequence), not {array.ndim}; a single row is ids[None, :]")
     if 0 in array.shape:
@@ -123,7 +124,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 def _identity(folder: str | Path) -> tuple[int, int] | None:
     try:
-        found = os.stat(folder)
+        found = Path(folder).stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -144,4 +145,6 @@ def _start(
         return ort.InferenceSession(str(path), options, providers=list(providers or ["CPUExecutionProvider"]))
     except Exception as error:  # onnxruntime's errors share no base class of their own
         reason = " ".join(str(error).split())
-        raise ArtifactError(f"onnxruntime cannot load {path}: {reason}; verify the artifact or export it again") from error
+        raise ArtifactError(
+            f"onnxruntime cannot load {path}: {reason}; verify the artifact or export it again"
+        ) from error

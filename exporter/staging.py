@@ -55,7 +55,9 @@ class Staging:
         except FileExistsError as error:
             raise _exists(self.output) from error
         except OSError as error:
-            raise OutputError(f"{self.output} cannot be published: {error.strerror}; choose another --output") from error
+            raise OutputError(
+                f"{self.output} cannot be published: {error.strerror}; choose another --output"
+            ) from error
         return self.output
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -17,6 +19,7 @@ _DATA_ALIGNMENT = 64
 _LOCAL_HEADER_BYTES = 30
 _EXTRA_HEADER_BYTES = 4
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_CONSTANT = re.compile(rb"  \w+ : Final\[")
 _COPY_BYTES = 16 * 1024 * 1024
 
 
@@ -24,8 +27,8 @@ def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
     """Writes `scripted` to `path` and returns the file's SHA-256. The same module gives the same bytes anywhere.
 
     `torch.jit.save` puts the file's name, absolute source paths (`*.debug_pkl`) and a random serialization id into
-    its zip; a loader needs none of them. Here they are left out and the rest is written in a fixed order, each tensor
-    on a 64-byte boundary as torch has it.
+    its zip, and class constants in the order of a set; a loader needs none of that. Here they are left out or sorted,
+    and the rest is written in torch's order, each entry on a 64-byte boundary as torch has it.
 
     Raises:
         OutputError: the file cannot be written.
@@ -37,7 +40,9 @@ def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
         with zipfile.ZipFile(draft) as source, zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as target:
             _copy_canonically(source, target)
     except RuntimeError as error:
-        raise OutputError(f"{path} cannot be written: {str(error).splitlines()[0]}; free space and try again") from error
+        raise OutputError(
+            f"{path} cannot be written: {str(error).splitlines()[0]}; free space and try again"
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
     return sha256_of(path)
@@ -46,7 +51,7 @@ def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
 def load(path: Path) -> torch.jit.ScriptModule:
     """The module that `save` wrote, on the CPU and in eval mode."""
     with deprecations_hidden():
-        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
+        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     return module.eval()
 
 
@@ -56,10 +61,18 @@ def _copy_canonically(source: zipfile.ZipFile, target: zipfile.ZipFile) -> None:
         if name.endswith(".debug_pkl") or name == ".data/serialization_id":
             continue
         copy = zipfile.ZipInfo(f"{_ROOT}/{name}", date_time=_EPOCH)
-        copy.file_size = entry.file_size
         assert target.fp is not None
         data_at = target.fp.tell() + _LOCAL_HEADER_BYTES + len(copy.filename.encode()) + _EXTRA_HEADER_BYTES
         padding = -data_at % _DATA_ALIGNMENT
         copy.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
-        with source.open(entry) as reader, target.open(copy, "w") as writer:
-            shutil.copyfileobj(reader, writer, _COPY_BYTES)
+        if name.endswith(".py"):
+            target.writestr(copy, _sort_constants(source.read(entry)))
+        else:
+            with source.open(entry) as reader, target.open(copy, "w") as writer:
+                shutil.copyfileobj(reader, writer, _COPY_BYTES)
+
+
+def _sort_constants(code: bytes) -> bytes:
+    """Runs of class constants in alphabetical order; torch lists them in that of a set, which differs by process."""
+    runs = itertools.groupby(code.splitlines(keepends=True), key=lambda line: _CONSTANT.match(line) is not None)
+    return b"".join(line for is_constant, run in runs for line in (sorted(run) if is_constant else run))

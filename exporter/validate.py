@@ -122,7 +122,11 @@ def _compared(case: Case, run: Run, logits: ReferenceLogits, tolerance: Toleranc
 
 
 def _second_opinion(
-    result: CaseResult, case: Case, reference: Callable[[], nn.Module], opens: Callable[[], Run], logits: ReferenceLogits
+    result: CaseResult,
+    case: Case,
+    reference: Callable[[], nn.Module],
+    opens: Callable[[], Run],
+    logits: ReferenceLogits,
 ) -> CaseResult:
     if result.passed or result.fault or result.non_finite:
         return result

@@ -138,7 +138,8 @@ def _all_finite(flat: Tensor) -> bool:
 
 
 def _place(value: ir.Value, layout: Layout, weights: Mapping[str, Tensor], offset: int | None) -> PlannedWeight:
-    shape = tuple(int(dim) for dim in value.shape or ())
+    assert value.shape is not None
+    shape = value.shape.numpy()
     if layout.source not in weights:
         raise GraphError(f"the graph needs the weight {layout.source}, which the source does not have")
     found = tuple(weights[layout.source].shape)

@@ -1,4 +1,4 @@
-"""The weights of a staged file, bit for bit beside their source. Reads the file anew and shares no code with the writer."""
+"""The weights of a staged file, bit for bit beside their source. Shares no code with the writer."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class GPTConfig:
             raise ConfigError(f"activation {self.activation!r} is not known; choose one of {get_args(Activation)}")
         if self.emb_dim % self.n_heads:
             raise ConfigError(
-                f"emb_dim {self.emb_dim} does not divide into n_heads {self.n_heads}; choose a head count that divides it"
+                f"emb_dim {self.emb_dim} does not divide into {self.n_heads} heads; choose an n_heads that divides it"
             )
 
     @property
@@ -90,7 +90,9 @@ class GPTConfig:
         if missing := sorted(required - values.keys()):
             raise ConfigError(f"the configuration lacks {', '.join(missing)}; it needs {', '.join(sorted(required))}")
         if unknown := sorted(str(key) for key in values.keys() - known):
-            raise ConfigError(f"the configuration has unknown keys {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"the configuration has unknown keys {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            )
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

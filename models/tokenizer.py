@@ -77,7 +77,7 @@ def encode(text: str, context_length: int, encoding: tiktoken.Encoding | None = 
         raise TextError(f"the text {text!r} gives no token; pass a text with at least one character")
     if len(ids) > context_length:
         raise TextError(
-            f"the text {shorten(text)!r} gives {len(ids)} tokens, the model's context is {context_length}; shorten the text"
+            f"the text {shorten(text)!r} gives {len(ids)} tokens, the context is {context_length}; shorten the text"
         )
     return ids
 

@@ -1,0 +1,30 @@
+"""The command line: one command a file, each a few lines around the library."""
+
+from __future__ import annotations
+
+import click
+
+from exporter.cli.errors import ErrorHandlingGroup
+from exporter.cli.inspect import inspect
+from exporter.cli.onnx import onnx
+from exporter.cli.torchscript import torchscript
+from exporter.cli.validate import validate
+from exporter.version import __version__
+
+
+@click.group(cls=ErrorHandlingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gpt-export")
+def cli() -> None:
+    """Export GPTs to ONNX and TorchScript, and know that they are the same model.
+
+    Exit codes: 0 done; 1 a named failure; 2 usage; 3 outputs are not the model's; 130 interrupted.
+    """
+
+
+for command in (onnx, torchscript, validate, inspect):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli()

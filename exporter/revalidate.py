@@ -1,0 +1,54 @@
+"""A published artifact against its source, found from the manifest or named by the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from exporter.artifact import Artifact
+from exporter.config import ExportConfig
+from exporter.errors import SourceError
+from exporter.parity import ParityReport
+from exporter.pipeline import raise_if_failed, validate_artifact
+from exporter.progress import OnStage, ignore
+from exporter.source_names import SEEDED, read_source
+
+
+def revalidate(
+    folder: Path,
+    *,
+    against: str | None = None,
+    cases: Any = "default",
+    texts: tuple[str, ...] | None = None,
+    on_stage: OnStage = ignore,
+) -> ParityReport:
+    """The report on the artifact in `folder`; texts and seed are those of its export unless others are given.
+
+    Raises:
+        ArtifactError: the artifact is damaged, or was made from a source of other sizes.
+        SourceError: the manifest does not suffice to make the source again, and `against` is None.
+        ParityError: the files are not the source's model.
+    """
+    artifact = Artifact.open(folder)
+    manifest = artifact.manifest
+    record, export = manifest.source, manifest.export
+    if against is None and record.get("kind") != "seeded":
+        raise SourceError(
+            f"{folder} was made from {_origin(record)}, which its manifest cannot rebuild; name it with --against"
+        )
+    name = against or str(record["name"])
+    if against is None and name not in SEEDED:
+        raise SourceError(
+            f"{folder} was made from {name!r}, which this gpt-export does not know; name a source with --against"
+        )
+    recorded = None if export["texts"] is None else tuple(export["texts"])
+    on_stage("read the source")
+    source = read_source(name, seed=int(record.get("seed", export["seed"])))
+    config = ExportConfig(opset=export["opset"], texts=texts or recorded, cases=cases, seed=int(export["seed"]))
+    report = validate_artifact(artifact, source, config, on_stage=on_stage)
+    raise_if_failed(report, f"do not use {folder}")
+    return report
+
+
+def _origin(record: Any) -> str:
+    return str(record.get("factory") or record.get("name") or "another source")

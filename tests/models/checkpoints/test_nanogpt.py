@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tests.models.checkpoints.oracles import LIMIT, check_complete, logits_of, off_by, seeded_ids, spread
+from torch import nn
+from torch.nn import functional
+
+from models.checkpoints import read_checkpoint
+
+ARGS = {"n_layer": 2, "n_head": 5, "n_embd": 35, "block_size": 12, "bias": False, "vocab_size": 64, "dropout": 0.2}
+
+
+class Reference(nn.Module):
+    """nanoGPT's architecture, written independently: its parameter names, fused projections, tied head, exact GELU."""
+
+    def __init__(self, args, tanh=False, masks=False):
+        super().__init__()
+        width, bias = args["n_embd"], args["bias"]
+        self.n_head, self.tanh = args["n_head"], tanh
+
+        def linear(n_in, n_out):
+            return nn.Linear(n_in, n_out, bias=bias)
+
+        def block():
+            attn = nn.ModuleDict({"c_attn": linear(width, 3 * width), "c_proj": linear(width, width)})
+            if masks:
+                attn.register_buffer("bias", torch.ones(1, 1, args["block_size"], args["block_size"]).tril())
+            return nn.ModuleDict(
+                {
+                    "ln_1": nn.LayerNorm(width, bias=bias),
+                    "attn": attn,
+                    "ln_2": nn.LayerNorm(width, bias=bias),
+                    "mlp": nn.ModuleDict({"c_fc": linear(width, 4 * width), "c_proj": linear(4 * width, width)}),
+                }
+            )
+
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(args["vocab_size"], width),
+                "wpe": nn.Embedding(args["block_size"], width),
+                "h": nn.ModuleList([block() for _ in range(args["n_layer"])]),
+                "ln_f": nn.LayerNorm(width, bias=bias),
+            }
+        )
+        self.lm_head = nn.Linear(width, args["vocab_size"], bias=False)
+        self.lm_head.weight = self.transformer["wte"].weight
+
+    def forward(self, ids):
+        parts = self.transformer
+        x = parts["wte"](ids) + parts["wpe"].weight[: ids.shape[1]]
+        hidden = torch.ones(ids.shape[1], ids.shape[1]).triu(1).bool()
+        for block in parts["h"]:
+            fused = block["attn"]["c_attn"](block["ln_1"](x))
+            query, key, value = (
+                part.unflatten(-1, (self.n_head, -1)).movedim(-2, 1) for part in fused.tensor_split(3, dim=-1)
+            )
+            scores = torch.einsum("bhtd,bhsd->bhts", query, key) / math.sqrt(query.shape[-1])
+            mixed = torch.einsum("bhts,bhsd->bthd", scores.masked_fill(hidden, -math.inf).softmax(-1), value)
+            x = x + block["attn"]["c_proj"](mixed.flatten(2))
+            inner = block["mlp"]["c_fc"](block["ln_2"](x))
+            x = x + block["mlp"]["c_proj"](functional.gelu(inner, approximate="tanh" if self.tanh else "none"))
+        return self.lm_head(parts["ln_f"](x))
+
+
+def save(path, model, args, prefix="", **changes):
+    """Writes what train.py writes."""
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(seeded_ids(args["vocab_size"])).sum().backward()
+    optimizer.step()
+    everything = {
+        "model": {prefix + name: tensor for name, tensor in model.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "model_args": args,
+        "iter_num": 3,
+        "best_val_loss": torch.tensor(1.5),
+        "config": {"dataset": "shakespeare_char", "learning_rate": 6e-4, "compile": True, "wandb": None},
+    }
+    torch.save({name: value for name, value in (everything | changes).items() if value is not ...}, path)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ckpt.pt"
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
+@pytest.mark.parametrize("masks", [False, True])
+def test_logits_are_those_of_an_independent_model(path, bias, prefix, masks):
+    args = ARGS | {"bias": bias}
+    model = spread(Reference(args, masks=masks))
+    save(path, model, args, prefix)
+    checkpoint = read_checkpoint(path)
+    check_complete(checkpoint)
+    assert checkpoint.family == "nanogpt"
+    assert checkpoint.config.tied_head
+    assert checkpoint.config.activation == "gelu_erf"
+    assert checkpoint.config.drop_rate == 0.2
+    assert ("2 attention mask buffers were ignored, they are no weights" in checkpoint.notes) == masks
+    ids = seeded_ids(64)
+    with torch.no_grad():
+        assert off_by(logits_of(checkpoint, ids), model(ids)) < LIMIT
+        assert off_by(logits_of(checkpoint, ids), spread(Reference(args, tanh=True))(ids)) > LIMIT
+
+
+def test_a_padded_vocabulary_is_kept(path):
+    args = ARGS | {"vocab_size": 50304, "n_embd": 5, "n_layer": 1}
+    save(path, Reference(args), args)
+    assert read_checkpoint(path.parent).config.vocab_size == 50304
+
+
+def test_a_checkpoint_from_before_the_bias_option_has_biases_and_the_tanh_gelu(path):
+    args = {name: value for name, value in ARGS.items() if name != "bias"}
+    model = spread(Reference(ARGS | {"bias": True}, tanh=True))
+    save(path, model, args)
+    checkpoint = read_checkpoint(path)
+    assert "model_args has no bias, so this is a nanoGPT of before 2023" in checkpoint.notes[-1]
+    ids = seeded_ids(64)
+    with torch.no_grad():
+        assert off_by(logits_of(checkpoint, ids), model(ids)) < LIMIT
+
+
+def test_slices_of_fused_weights_are_views(path):
+    save(path, spread(Reference(ARGS)), ARGS)
+    tensors = read_checkpoint(path).tensors
+    query, key, value = (tensors[f"trf_blocks.0.att.W_{part}.weight"] for part in ("query", "key", "value"))
+    step = 35 * 35 * 4
+    assert key.data_ptr() - query.data_ptr() == value.data_ptr() - key.data_ptr() == step
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_args": ...}, "holds a nanoGPT model without its model_args; pass the ckpt.pt that train.py wrote"),
+        ({"model_args": {"n_layer": 2, "bias": True}}, "has model_args without n_head, n_embd, block_size, vocab_size;"),
+        ({"model_args": ARGS | {"use_rmsnorm": True}}, "has model_args that nanoGPT does not: use_rmsnorm;"),
+        ({"model_args": ARGS | {"bias": 1}}, "has model_args with bias 1; it must be True or False"),
+        ({"model_args": ARGS | {"n_head": 4}}, "emb_dim 35 does not divide into n_heads 4"),
+        ({"model_args": ARGS | {"block_size": 13}}, ": block_size is 13 in model_args but 12 in the weights; pass"),
+        ({"model_args": ARGS | {"vocab_size": None}}, ": vocab_size is None in model_args but 64 in the weights; pass"),
+        ({"model_args": ARGS | {"bias": True}}, "missing transformer.h.0.ln_1.bias, transformer.h.1.ln_1.bias,"),
+        ({"best_val_loss": np.float64(1.5)}, "holds a NumPy value (numpy"),
+    ],
+)
+def test_what_does_not_fit_is_refused(path, refusal, changes, said):
+    save(path, Reference(ARGS), ARGS, **changes)
+    assert said in refusal(path)
+
+
+def test_a_head_that_is_not_the_embedding_is_refused(path, refusal):
+    model = Reference(ARGS)
+    model.lm_head.weight = nn.Parameter(torch.randn(64, 35))
+    save(path, model, ARGS)
+    assert "has an lm_head.weight that differs from transformer.wte.weight, which nanoGPT ties;" in refusal(path)
+
+
+def test_a_configuration_file_beside_model_args_is_refused(path, refusal, tmp_path):
+    save(path, Reference(ARGS), ARGS)
+    assert "carries its own configuration (model_args); leave" in refusal(path, tmp_path / "config.json")
