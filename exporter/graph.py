@@ -6,7 +6,6 @@ when the artifact is staged, so the exporter never holds them.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import torch
 from exporter.errors import ConfigError, GraphError
 from exporter.layout import Layout, set_layout
 from exporter.opsets import check_opset
-from exporter.script import deprecations_hidden, reason
+from exporter.script import deprecations_hidden, graph_dumps_hidden, reason
 from exporter.signature import Dim, Signature, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -41,9 +40,8 @@ def to_onnx(
         GraphError: an operator has no ONNX form, or the result has other inputs than the signature.
     """
     buffer = io.BytesIO()
-    chatter = io.StringIO()  # the exporter prints its whole graph when it fails
     try:
-        with deprecations_hidden(), contextlib.redirect_stdout(chatter), torch.no_grad():
+        with deprecations_hidden(), graph_dumps_hidden(), torch.no_grad():
             torch.onnx.export(
                 scripted,
                 tuple(examples),
@@ -60,7 +58,6 @@ def to_onnx(
     except ConfigError:
         raise
     except Exception as error:  # torch.onnx raises RuntimeError, its own tree and internal types
-        logger.debug("%s", chatter.getvalue())
         raise GraphError(
             f"the scripted module does not become an ONNX graph: {reason(error)}; "
             "write that part with operators that ONNX has"

@@ -154,6 +154,7 @@ class ParityReport:
             "failures": list(self.failures),
             "noise": self.noise,
             "noise_factor": NOISE_FACTOR,
+            "notes": list(self.notes),
             "weights": None if self.weights is None else self.weights.to_dict(),
             "targets": {
                 target: {
@@ -171,7 +172,7 @@ class ParityReport:
     def to_dict(self) -> dict[str, Any]:
         """The summary with every case."""
         cases = {target: [result.to_dict() for result in results] for target, results in self.targets.items()}
-        return self.summary() | {"cases": cases, "notes": list(self.notes)}
+        return self.summary() | {"cases": cases}
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,7 +197,17 @@ def _compare(
     if TORCHSCRIPT_PATH in artifact.manifest.files:
         candidates["torchscript"] = lambda: run_of_module(torchscript.load(artifact.folder / TORCHSCRIPT_PATH))
     results, noise, notes = validate(source.reference, candidates, cases, scratch, on_stage)
-    return ParityReport(targets=results, weights=weights, noise=noise, notes=(*source.notes, *notes))
+    notes = (*source.notes, *_unlisted(source, layouts), *notes)
+    return ParityReport(targets=results, weights=weights, noise=noise, notes=notes)
+
+
+def _unlisted(source: Source, layouts: Mapping[str, Layout]) -> tuple[str, ...]:
+    """A note on source tensors that are no weights of the graph, if it has weights."""
+    names = sorted(source.weights.keys() - {layout.source for layout in layouts.values()})
+    if not layouts or not names:
+        return ()
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return (f"not among the graph's weights, because unused or folded into a constant by torch: {shown}",)
 
 
 def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:

@@ -57,6 +57,17 @@ def deprecations_hidden() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def graph_dumps_hidden() -> Iterator[None]:
+    """Keeps the exporter from printing its whole graph to stdout when it fails; the error still comes."""
+    enabled = torch._C._jit_is_onnx_log_enabled()
+    torch._C._jit_set_onnx_log_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._jit_set_onnx_log_enabled(enabled)
+
+
 def reason(error: Exception) -> str:
     """torch's reason in one line, with the user's file and line where torch names them."""
     text = str(error).strip() or type(error).__name__

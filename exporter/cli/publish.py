@@ -56,10 +56,11 @@ def summary(artifact: Artifact, shown: Path) -> str:
             f"  weights: {weights['checked'] - len(weights['mismatches'])} of {weights['checked']} equal bit for bit"
         )
     lines += [f"  FAILED {failure}" for failure in parity["failures"]]
+    lines += [f"  note: {note}" for note in parity["notes"]]
     lines += ["", "Next:", f"  gpt-export validate {shown}", f"  gpt-export inspect {shown}"]
     if manifest.variants:
+        ids = [[6109, 3626]] if manifest.model["tokenizer"] == "gpt2" else [[0]]
         lines.append(
-            f'  python -c "from exporter.runtime import Session; '
-            f"print(Session.open('{shown}').logits([[6109, 3626]]).shape)\""
+            f"  python -c \"from exporter.runtime import Session; print(Session.open('{shown}').logits({ids}).shape)\""
         )
     return "\n".join(lines)

@@ -40,7 +40,7 @@ class Layout:
             tensor = stored[name].detach()
             if pattern in self.transposed:
                 tensor = tensor.t()
-            tensors.update(zip(targets, tensor.chunk(len(targets)) if len(targets) > 1 else [tensor], strict=True))
+            tensors.update(zip(targets, tensor.tensor_split(len(targets)), strict=True))
         if form.tied_head:
             tensors["out_head.weight"] = tensors["tok_emb.weight"]
         return tensors

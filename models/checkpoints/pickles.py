@@ -39,12 +39,16 @@ def _check_archive(path: Path) -> None:
     # torch maps a record by its offset whether or not it is compressed, and would take packed bytes for weights
     try:
         with zipfile.ZipFile(path) as archive:
-            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+            entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
         raise CheckpointError(
             f"{path} is a truncated or damaged archive ({some([error])}); download or save it again"
         ) from error
-    if packed:
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise CheckpointError(
+            f"{path} is a TorchScript archive, not a checkpoint; pass a file of torch.save(model.state_dict(), ...)"
+        )
+    if packed := [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]:
         raise CheckpointError(
             f"{path} is a compressed archive ({some(packed, limit=3)}), which cannot be mapped; save it with torch.save"
         )
@@ -52,12 +56,10 @@ def _check_archive(path: Path) -> None:
 
 def _explain(path: Path, error: Exception) -> str:
     text = str(error)
-    if "TorchScript" in text:
-        return f"{path} is a TorchScript archive, not a checkpoint; pass a file of torch.save(model.state_dict(), ...)"
     asked = _ASKED_FOR.search(text)
     if asked is None:
         reason = _REASON.search(text)
-        words = some([reason.group(1) if reason else text.partition(". ")[0] or type(error).__name__])
+        words = some([reason.group(1) if reason else f"{type(error).__name__}: {text.partition('. ')[0]}"])
         return f"{path} is damaged or not a file of torch.save ({words}); download or save it again"
     name = asked.group(1)
     if name.startswith("numpy"):

@@ -86,12 +86,13 @@ def _kind(file: Path) -> Kind:
         return "empty"
     if head.startswith(b"PK\x03\x04"):
         return "zip"
+    length = head[:8]  # of a safetensors header; any byte may come first, but text it is not
+    if head[8:9] == b"{" and not (length.isascii() and b"\0" not in length):
+        return "safetensors"
     if head.startswith(b"\x80"):
         return "old pickle" if head.startswith(_OLD_TORCH) else "plain pickle"
     if head.startswith(b"version https://git-lfs"):
         return "lfs pointer"
-    if head[8:9] == b"{":  # after the header's length, eight bytes
-        return "safetensors"
     return "json" if head.lstrip().startswith(b"{") else "unknown"
 
 

@@ -59,6 +59,16 @@ def test_the_undamaged_file_is_read(path, config_file):
     assert read_checkpoint(path, config_file=config_file).config == CONFIG
 
 
+@pytest.mark.parametrize("low_byte", [*b"\x80{PK v\n", 0])
+def test_the_first_byte_of_a_safetensors_file_may_be_any(path, config_file, low_byte):
+    safetensors.save_file(tiny_state(), path)
+    length = struct.unpack("<Q", path.read_bytes()[:8])[0]
+    header, data = path.read_bytes()[8 : 8 + length], path.read_bytes()[8 + length :]
+    write_header(path, header + b" " * ((low_byte - length) % 256), data)
+    assert path.read_bytes()[0] == low_byte
+    assert read_checkpoint(path, config_file=config_file).config == CONFIG
+
+
 @pytest.mark.parametrize("kept", [0.999, 0.5, 0.01])
 def test_a_truncated_safetensors_file_is_refused(path, refusal, kept):
     safetensors.save_file(tiny_state(), path)
@@ -77,7 +87,14 @@ def test_an_absurd_header_length_is_refused(path, refusal, claimed):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [([0, 8], [4, 12]), ([0, 8], [8, 2**40]), ([0, 8], [12, 20]), ([8, 0], [0, 8]), ([0, 8], [-8, 0]), ([0, 8], [8, 12])],
+    [
+        ([0, 8], [4, 12]),
+        ([0, 8], [8, 2**40]),
+        ([0, 8], [12, 20]),
+        ([8, 0], [0, 8]),
+        ([0, 8], [-8, 0]),
+        ([0, 8], [8, 12]),
+    ],
 )
 def test_offsets_that_overlap_or_lead_outside_are_refused(path, refusal, first, second):
     row = {"dtype": "F32", "shape": [2]}
@@ -160,8 +177,9 @@ def test_an_archive_of_something_else_is_refused(path, refusal):
     assert "is damaged or not a file of torch.save (" in refusal(path)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_a_torchscript_archive_is_refused(path, refusal):
-    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     assert "is a TorchScript archive, not a checkpoint; pass a file of torch.save" in refusal(path)
 
 
@@ -174,9 +192,14 @@ def test_a_list_of_tensors_is_refused(path, refusal):
     ("content", "said"),
     [
         (b"", "is empty; download or save it again"),
-        (b"These are not weights.\n", "is not a checkpoint; pass a safetensors file, a file of torch.save, or a folder"),
+        (
+            b"These are not weights.\n",
+            "is not a checkpoint; pass a safetensors file, a file of torch.save, or a folder",
+        ),
         (b"{}", "is JSON but no index of shards, it has no weight_map"),
         (b'{"a"', "is not valid JSON"),
+        (b'{"meta":{}}', "is JSON but no index of shards"),
+        (b"[[[[[[[[{}]]]]]]]]", "is not a checkpoint"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer, not the weights"),
     ],
 )
@@ -247,7 +270,9 @@ def test_a_tensor_in_no_shard_or_in_two_is_refused(sharded, refusal):
     change_index(sharded, lost="part0.safetensors")
     assert "names tensors that are in no shard: lost;" in refusal(sharded)
     (sharded / "part1.safetensors").write_bytes((sharded / "part0.safetensors").read_bytes())
-    assert "part0.safetensors repeats tensors of another shard: final_norm.scale, " in refusal(sharded).replace("1", "0")
+    assert "part0.safetensors repeats tensors of another shard: final_norm.scale, " in refusal(sharded).replace(
+        "1", "0"
+    )
 
 
 def test_a_shard_that_is_another_index_is_refused(sharded, refusal):
@@ -284,8 +309,7 @@ def test_damage_gives_a_checkpoint_or_a_named_error(tmp_path_factory, kind, flip
     (folder / "damaged").write_bytes(_damage(whole.read_bytes(), flips, length))
     try:
         checkpoint = read_checkpoint(folder / "damaged", config_file=folder / "c.json")
-    except CheckpointError as error:
-        assert len(str(error)) < 2500
-    else:
-        assert {n: tuple(t.shape) for n, t in checkpoint.tensors.items()} == expected_shapes(checkpoint.config)
-        sum(tensor.double().sum() for tensor in checkpoint.tensors.values())
+    except CheckpointError:
+        return
+    assert {n: tuple(t.shape) for n, t in checkpoint.tensors.items()} == expected_shapes(checkpoint.config)
+    sum(tensor.double().sum() for tensor in checkpoint.tensors.values())

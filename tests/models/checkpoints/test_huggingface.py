@@ -194,16 +194,19 @@ def test_sizes_may_go_by_their_other_names(tmp_path):
         ({"quantization_config": {"bits": 4}}, "asks for what is not implemented: quantization_config {'bits': 4};"),
         ({"model_type": "gptj", "pruned_heads": {"0": [1]}}, "model_type 'gptj', pruned_heads {'0': [1]};"),
         ({"auto_map": {"AutoModelForCausalLM": "own.Model"}}, "not implemented: code of its own (auto_map);"),
-        ({"activation_function": "relu"}, "has activation_function 'relu', which is not implemented; known are gelu_new,"),
+        (
+            {"activation_function": "relu"},
+            "has activation_function 'relu', which is not implemented; known are gelu_new,",
+        ),
         ({"activation_function": ["gelu"]}, "has activation_function ['gelu'], which is not implemented;"),
         ({"n_head": ..., "vocab_size": ...}, "config.json lacks vocab_size, n_head; it needs vocab_size, n_positions,"),
-        ({"n_head": 4}, "do not describe a possible GPT: emb_dim 33 does not divide into n_heads 4;"),
+        ({"n_head": 4}, "do not describe a possible GPT: emb_dim 33 does not divide into"),
         ({"layer_norm_epsilon": None}, "do not describe a possible GPT: norm_eps must be a number"),
         (
             {"n_embd": 36, "n_layer": 3, "vocab_size": 58, "n_positions": 13, "n_inner": 50},
-            "a whole GPT: vocab_size is 58 in config.json but 57 in the weights; n_positions is 13 in config.json but 14"
-            " in the weights; n_embd is 36 in config.json but 33 in the weights; n_layer is 3 in config.json but 2 in"
-            " the weights; n_inner is 50 in config.json but 132 in the weights; pass",
+            "a whole GPT: vocab_size is 58 in config.json but 57 in the weights;"
+            " n_positions is 13 in config.json but 14 in the weights; n_embd is 36 in config.json but 33 in the weights;"
+            " n_layer is 3 in config.json but 2 in the weights; n_inner is 50 in config.json but 132 in the weights; pass",
         ),
         ({"tie_word_embeddings": False}, ": missing lm_head.weight; pass"),
     ],

@@ -84,7 +84,15 @@ def nanogpt(path: Path) -> None:
     for name, shape in {"mlp.c_fc": (2560, 640), "mlp.c_proj": (640, 2560)}.items():
         state[f"transformer.h.0.{name}.weight"] = torch.zeros(shape)
     state |= {f"transformer.{name}.weight": torch.ones(640) for name in ("h.0.ln_1", "h.0.ln_2", "ln_f")}
-    args = {"n_layer": 1, "n_head": 10, "n_embd": 640, "block_size": 8, "bias": False, "vocab_size": 50304, "dropout": 0.0}
+    args = {
+        "n_layer": 1,
+        "n_head": 10,
+        "n_embd": 640,
+        "block_size": 8,
+        "bias": False,
+        "vocab_size": 50304,
+        "dropout": 0.0,
+    }
     torch.save({"model": state | {"lm_head.weight": wte}, "optimizer": {"m": wte.clone()}, "model_args": args}, path)
 
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.models.checkpoints.oracles import LIMIT, check_complete, logits_of, off_by, seeded_ids, spread
 from torch import nn
 from torch.nn import functional
 
 from models.checkpoints import read_checkpoint
+from tests.models.checkpoints.oracles import LIMIT, check_complete, logits_of, off_by, seeded_ids, spread
 
 ARGS = {"n_layer": 2, "n_head": 5, "n_embd": 35, "block_size": 12, "bias": False, "vocab_size": 64, "dropout": 0.2}
 
@@ -136,10 +136,13 @@ def test_slices_of_fused_weights_are_views(path):
     ("changes", "said"),
     [
         ({"model_args": ...}, "holds a nanoGPT model without its model_args; pass the ckpt.pt that train.py wrote"),
-        ({"model_args": {"n_layer": 2, "bias": True}}, "has model_args without n_head, n_embd, block_size, vocab_size;"),
+        (
+            {"model_args": {"n_layer": 2, "bias": True}},
+            "has model_args without n_head, n_embd, block_size, vocab_size;",
+        ),
         ({"model_args": ARGS | {"use_rmsnorm": True}}, "has model_args that nanoGPT does not: use_rmsnorm;"),
         ({"model_args": ARGS | {"bias": 1}}, "has model_args with bias 1; it must be True or False"),
-        ({"model_args": ARGS | {"n_head": 4}}, "emb_dim 35 does not divide into n_heads 4"),
+        ({"model_args": ARGS | {"n_head": 4}}, "possible GPT: emb_dim 35 does not divide into"),
         ({"model_args": ARGS | {"block_size": 13}}, ": block_size is 13 in model_args but 12 in the weights; pass"),
         ({"model_args": ARGS | {"vocab_size": None}}, ": vocab_size is None in model_args but 64 in the weights; pass"),
         ({"model_args": ARGS | {"bias": True}}, "missing transformer.h.0.ln_1.bias, transformer.h.1.ln_1.bias,"),
@@ -149,6 +152,17 @@ def test_slices_of_fused_weights_are_views(path):
 def test_what_does_not_fit_is_refused(path, refusal, changes, said):
     save(path, Reference(ARGS), ARGS, **changes)
     assert said in refusal(path)
+
+
+def test_a_model_without_width_is_refused(path, refusal):
+    args = ARGS | {"n_embd": 0}
+    state = {name: torch.ones(_narrowed(tensor.shape)) for name, tensor in Reference(ARGS).state_dict().items()}
+    torch.save({"model": state, "model_args": args}, path)
+    assert "do not describe a possible GPT: emb_dim must be a whole number of at least 1, not 0" in refusal(path)
+
+
+def _narrowed(shape):
+    return tuple(0 if size % 35 == 0 else size for size in shape)
 
 
 def test_a_head_that_is_not_the_embedding_is_refused(path, refusal):

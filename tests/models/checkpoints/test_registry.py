@@ -11,7 +11,11 @@ TOP_LEVELS = {
         {"tok_emb.weight": 0, "trf_blocks.0.att.W_key.weight": 0},
         {"model_state_dict": {"tok_emb.weight": 0}, "optimizer_state_dict": {}},
     ],
-    "huggingface": [{"transformer.wte.weight": 0}, {"wte.weight": 0}, {"h.0.attn.c_attn.weight": 0, "lm_head.weight": 0}],
+    "huggingface": [
+        {"transformer.wte.weight": 0},
+        {"wte.weight": 0},
+        {"h.0.attn.c_attn.weight": 0, "lm_head.weight": 0},
+    ],
     "nanogpt": [{"model": {"transformer.wte.weight": 0}}, {"model": {"_orig_mod.transformer.wte.weight": 0}}],
 }
 
@@ -29,7 +33,9 @@ def test_a_duplicate_family_is_refused():
 
 
 def test_an_unknown_family_is_answered_with_the_known_ones():
-    with pytest.raises(ConfigError, match="no checkpoint family 'llama'; choose one of from-scratch, huggingface, nanogpt"):
+    with pytest.raises(
+        ConfigError, match="no checkpoint family 'llama'; choose one of from-scratch, huggingface, nanogpt"
+    ):
         family_named("llama")
 
 
