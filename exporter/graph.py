@@ -17,7 +17,7 @@ import torch
 from exporter.errors import ConfigError, GraphError
 from exporter.layout import Layout, set_layout
 from exporter.opsets import check_opset
-from exporter.script import deprecations_hidden, graph_dumps_hidden, reason
+from exporter.script import deprecations_hidden, graph_dumps_logged, reason
 from exporter.signature import Dim, Signature, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def to_onnx(
     """
     buffer = io.BytesIO()
     try:
-        with deprecations_hidden(), graph_dumps_hidden(), torch.no_grad():
+        with deprecations_hidden(), graph_dumps_logged(), torch.no_grad():
             torch.onnx.export(
                 scripted,
                 tuple(examples),

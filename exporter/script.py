@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 from exporter.errors import ScriptError
+
+logger = logging.getLogger(__name__)
 
 
 def script(module: nn.Module) -> torch.jit.ScriptModule:
@@ -58,14 +61,18 @@ def deprecations_hidden() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def graph_dumps_hidden() -> Iterator[None]:
-    """Keeps the exporter from printing its whole graph to stdout when it fails; the error still comes."""
-    enabled = torch._C._jit_is_onnx_log_enabled()
-    torch._C._jit_set_onnx_log_enabled(False)
+def graph_dumps_logged() -> Iterator[None]:
+    """Sends what the exporter prints to stdout, a whole graph when it fails, to the log instead; errors still come.
+
+    torch 2.13 switches that printing on whatever its own flag says (`setup_onnx_logging` tests the getter, not its
+    value), so the printing function itself is exchanged.
+    """
+    printing = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *parts: logger.debug("%s", " ".join(map(str, parts)))
     try:
         yield
     finally:
-        torch._C._jit_set_onnx_log_enabled(enabled)
+        torch._C._jit_onnx_log = printing
 
 
 def reason(error: Exception) -> str:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from models.checkpoints import Checkpoint, expected_shapes
 from models.gpt import GPTModel
 
-LIMIT = 2e-5
-"""Largest difference of float32 logits relative to their largest; 1.1e-6 was measured, other kernels may differ."""
+LIMIT = 1e-5
+"""Largest difference of float32 logits relative to their largest: 6.4e-7 was measured, and 2.0e-4 for the smallest
+mistake (the other GELU); other kernels may round otherwise."""
 
 
 def spread(module: nn.Module, seed: int = 0) -> nn.Module:

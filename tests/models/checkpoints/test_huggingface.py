@@ -205,8 +205,9 @@ def test_sizes_may_go_by_their_other_names(tmp_path):
         (
             {"n_embd": 36, "n_layer": 3, "vocab_size": 58, "n_positions": 13, "n_inner": 50},
             "a whole GPT: vocab_size is 58 in config.json but 57 in the weights;"
-            " n_positions is 13 in config.json but 14 in the weights; n_embd is 36 in config.json but 33 in the weights;"
-            " n_layer is 3 in config.json but 2 in the weights; n_inner is 50 in config.json but 132 in the weights; pass",
+            " n_positions is 13 in config.json but 14 in the weights;"
+            " n_embd is 36 in config.json but 33 in the weights; n_layer is 3 in config.json but 2 in the weights;"
+            " n_inner is 50 in config.json but 132 in the weights; pass",
         ),
         ({"tie_word_embeddings": False}, ": missing lm_head.weight; pass"),
     ],
