@@ -34,6 +34,30 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
     return scripted
 
 
+def script_cached(decoder: nn.Module, n_layers: int) -> torch.jit.ScriptModule:
+    """`decoder` compiled, with a `forward` of flat tensors: ids, mask, positions, then key and value of each layer.
+
+    It returns the logits and the present key and value of each layer. A tuple of past tensors would not become graph
+    inputs, so the method is written out for the layer count and compiled from its text (`ScriptModule.define`).
+
+    Raises:
+        ScriptError: the decoder uses what TorchScript does not compile.
+    """
+    layers = range(n_layers)
+    past = ", ".join(f"past_key_{i}: Tensor, past_value_{i}: Tensor" for i in layers)
+    present = ", ".join(f"key_{i}, value_{i}" for i in layers)
+    lines = [
+        f"def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, {past}):",
+        "    x = self.embed(input_ids, position_ids)",
+        "    bias = self.attention_bias(attention_mask, input_ids.shape[1], x)",
+        *(f"    x, key_{i}, value_{i} = self.trf_blocks[{i}](x, bias, past_key_{i}, past_value_{i})" for i in layers),
+        f"    return self.head(x), {present}",
+    ]
+    scripted = script(decoder)
+    scripted.define("\n".join(lines) + "\n")
+    return scripted
+
+
 def without_weights(module: nn.Module) -> nn.Module:
     """A copy of `module` whose parameters and buffers are on the meta device: shapes and ties, but no data.
 
@@ -57,6 +81,8 @@ def deprecations_hidden() -> Iterator[None]:
         ):
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", message=message, category=category)
+        # The exporter's remark that `script_cached`'s forward has no Python source whose parameters it could read.
+        warnings.filterwarnings("ignore", message=r"no signature found for <torch\.ScriptMethod.*", category=UserWarning)
         yield
 
 

@@ -9,9 +9,14 @@ DType = Literal["int64", "float32"]
 Dim = int | str
 
 INPUT_IDS = "input_ids"
+ATTENTION_MASK = "attention_mask"
+POSITION_IDS = "position_ids"
 LOGITS = "logits"
 BATCH = "batch_size"
 SEQUENCE = "sequence_length"
+PAST = "past_sequence_length"
+TOTAL = f"{PAST} + {SEQUENCE}"
+"""Consumers evaluate dim names as expressions of one another, so this name is part of the contract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,41 @@ class Signature:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheShape:
+    """What a key-value cache is made of: for each layer, keys and values of (batch, heads, past, head size)."""
+
+    n_layers: int
+    n_heads: int
+    head_dim: int
+
+    def past_names(self) -> list[str]:
+        """Names of the inputs that hold the past, in order."""
+        return [f"past_key_values.{layer}.{kind}" for layer in range(self.n_layers) for kind in ("key", "value")]
+
+    def present_names(self) -> list[str]:
+        """Names of the outputs that hold the present, in the order of `past_names`."""
+        return [f"present.{layer}.{kind}" for layer in range(self.n_layers) for kind in ("key", "value")]
+
+
+def cached(vocab_size: int, cache: CacheShape) -> Signature:
+    """Ids, mask, positions and the past of every layer, to logits and the present of every layer."""
+    past = (BATCH, cache.n_heads, PAST, cache.head_dim)
+    present = (BATCH, cache.n_heads, TOTAL, cache.head_dim)
+    return Signature(
+        inputs=(
+            TensorSpec(INPUT_IDS, "int64", (BATCH, SEQUENCE)),
+            TensorSpec(ATTENTION_MASK, "int64", (BATCH, TOTAL)),
+            TensorSpec(POSITION_IDS, "int64", (BATCH, SEQUENCE)),
+            *(TensorSpec(name, "float32", past) for name in cache.past_names()),
+        ),
+        outputs=(
+            TensorSpec(LOGITS, "float32", (BATCH, SEQUENCE, vocab_size)),
+            *(TensorSpec(name, "float32", present) for name in cache.present_names()),
+        ),
+    )
 
 
 def uncached(vocab_size: int) -> Signature:

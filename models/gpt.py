@@ -64,7 +64,8 @@ class MultiHeadAttention(nn.Module):
         value_bhsd = torch.cat([past_value_bhpd, self.split_heads(self.W_value(x_bte))], dim=2)
         weights_bhts = self.dropout(torch.softmax(query_bhtd @ key_bhsd.transpose(2, 3) + bias_b1ts, dim=-1))
         mixed_bthd = (weights_bhts @ value_bhsd).transpose(1, 2)
-        out_bte = self.out_proj(mixed_bthd.reshape(x_bte.shape[0], x_bte.shape[1], self.n_heads * self.head_dim))
+        merged_bte = mixed_bthd.reshape(mixed_bthd.shape[0], mixed_bthd.shape[1], self.n_heads * self.head_dim)
+        out_bte = self.out_proj(merged_bte)
         return out_bte, key_bhsd, value_bhsd
 
 

@@ -6,6 +6,7 @@ The contract is onnx-ir's (`onnx_ir.passes`): a sequence of passes names the one
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import onnx_ir as ir
 from onnx_ir.passes import PassBase, PassManager
@@ -16,16 +17,27 @@ from onnx_ir.passes.common import (
 )
 
 from exporter.passes.drop_unused_weights import DropUnusedWeights
+from exporter.passes.gemm_for_tied_head import GemmForTiedHead
+from exporter.passes.merge_tied_weights import MergeTiedWeights
+from exporter.passes.static_reshapes import StaticReshapes
 from exporter.passes.transpose_weights import TransposeWeights
 
 logger = logging.getLogger(__name__)
 
 
-def portable_passes() -> list[PassBase]:
-    """The passes that keep to standard operators, in the order in which they run."""
+def portable_passes(first_name: Mapping[str, str]) -> list[PassBase]:
+    """The passes that keep to standard operators, in the order in which they run.
+
+    Args:
+        first_name: for each weight, the first name of its tensor; see `MergeTiedWeights`.
+    """
     return [
         ClearMetadataAndDocStringPass(),
+        StaticReshapes(),
         CommonSubexpressionEliminationPass(),
+        MergeTiedWeights(first_name),
+        GemmForTiedHead(),
+        RemoveUnusedNodesPass(),
         TransposeWeights(),
         RemoveUnusedNodesPass(),
         DropUnusedWeights(),

@@ -1,0 +1,41 @@
+"""Modules without weights: on the meta device, with no time spent on drawing numbers nobody will read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class _InitialisersSkipped(TorchFunctionMode):
+    """`torch.nn.init` functions return their tensor as it is."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def blank(make: Callable[[], M]) -> M:
+    """The module that `make` returns, in eval mode, with parameters and buffers on the meta device."""
+    with _InitialisersSkipped(), torch.device("meta"):
+        return make().eval()
+
+
+def filled(make: Callable[[], M], weights: Mapping[str, Tensor]) -> M:
+    """The module that `make` returns, in eval mode, on the tensors of `weights` themselves: nothing is copied.
+
+    Raises:
+        RuntimeError: a name is missing or unexpected, or a shape differs.
+    """
+    module = blank(make)
+    module.load_state_dict(weights, assign=True)
+    return module.requires_grad_(False)
