@@ -10,7 +10,9 @@ from exporter.opsets import DEFAULT_OPSET, check_opset
 
 CaseSet = Literal["default", "full"]
 CASE_SETS: tuple[CaseSet, ...] = get_args(CaseSet)
-Gate = Literal["enforce", "report"]
+Gate = Literal["enforce", "report", "off"]
+Profile = Literal["portable"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 GATES: tuple[Gate, ...] = get_args(Gate)
 
 
@@ -27,22 +29,31 @@ class ExportConfig:
     """Texts of the text case; None is the book's two prompts where the model has a tokenizer."""
     cases: CaseSet = "default"
     gate: Gate = "enforce"
-    """`enforce` publishes nothing when a comparison fails, `report` publishes and records the failure."""
+    """On a failed comparison `enforce` publishes nothing, `report` publishes and records it; `off` compares nothing."""
     seed: int = 123
     """Seeds the ids of the shape grid (a seeded source has drawn its weights from the same number)."""
     onnx: bool = True
-    torchscript: bool = True
+    torchscript: bool | None = None
+    """Whether `model.pt` is written; None is the source's choice (a second copy of a checkpoint is not)."""
+    profile: Profile = "portable"
+    """The operators that may be used: `portable` is the standard ones alone."""
+    single_file: bool = False
+    """Whether the weights stay in the `.onnx` file whatever their size; below 2 GB only."""
 
     def __post_init__(self) -> None:
         check_opset(self.opset)
-        for name, value, allowed in (("cases", self.cases, CASE_SETS), ("gate", self.gate, GATES)):
+        for name, value, allowed in (
+            ("cases", self.cases, CASE_SETS),
+            ("gate", self.gate, GATES),
+            ("profile", self.profile, PROFILES),
+        ):
             if value not in allowed:
                 raise ConfigError(f"{name} {value!r} is not known; choose one of {', '.join(allowed)}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed {self.seed} is out of range; choose one from 0 to 2**63 - 1")
         if self.texts is not None and not self.texts:
             raise ConfigError("texts are empty; pass at least one, or None for the default ones")
-        if not (self.onnx or self.torchscript):
+        if not self.onnx and self.torchscript is False:
             raise ConfigError("neither ONNX nor TorchScript was asked for; ask for at least one")
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ __all__ = [
     "ArtifactError",
     "CheckpointError",
     "ConfigError",
+    "ContextError",
     "GptExportError",
     "GraphError",
     "InputError",
@@ -55,6 +56,10 @@ class InputError(GptExportError, ValueError):
     """Ids that the model cannot take: wrong rank or dtype, empty, too long, or outside the vocabulary."""
 
     exit_code = 2
+
+
+class ContextError(GptExportError):
+    """A generation that has filled the model's context."""
 
 
 class ParityError(GptExportError):

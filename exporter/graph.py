@@ -26,25 +26,30 @@ _ELEMENT_TYPES = {"int64": ir.DataType.INT64, "float32": ir.DataType.FLOAT}
 
 
 def to_onnx(
-    scripted: torch.jit.ScriptModule, signature: Signature, opset: int, examples: Sequence[torch.Tensor]
+    scripted: torch.jit.ScriptModule, signature: Signature, opset: int, dims: Sequence[tuple[int, ...]], device: str
 ) -> ir.Model:
     """The graph of `scripted`: first the signature's inputs, then one input for each parameter and buffer.
 
     Each of the latter has its `Layout` (`exporter.layout`).
 
     Args:
-        examples: one tensor for each input of the signature, of its rank and type, small.
+        dims: the sizes of an example of each input, small.
+        device: where the module's weights are; "meta" for a module without.
 
     Raises:
         ConfigError: the opset is not supported.
         GraphError: an operator has no ONNX form, or the result has other inputs than the signature.
     """
     buffer = io.BytesIO()
+    examples = tuple(
+        torch.zeros(size, dtype=getattr(torch, spec.dtype), device=device)
+        for spec, size in zip(signature.inputs, dims, strict=True)
+    )
     try:
         with deprecations_hidden(), graph_dumps_logged(), torch.no_grad():
             torch.onnx.export(
                 scripted,
-                tuple(examples),
+                examples,
                 buffer,  # type: ignore[arg-type]  # annotated for paths, documented for buffers too
                 dynamo=False,
                 export_params=False,

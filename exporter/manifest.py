@@ -28,8 +28,8 @@ class Manifest:
     model: Mapping[str, Any]
     """`vocab_size`, `context_length`, `tokenizer`, and the model's own configuration where it has one."""
     variants: Mapping[str, Any]
-    """By variant: `path`, `opset`, `ir_version`, `minimum_onnxruntime`, `inputs`, `outputs`, and of
-    each of its `weights` the `source` and whether it is `transposed`."""
+    """By variant: `path`, `opset`, `ir_version`, `minimum_onnxruntime`, `inputs`, `outputs`, the
+    shape of the `cache` or null, and of each of its `weights` the `source` and whether it is `transposed`."""
     libraries: Mapping[str, str]
     parity: Mapping[str, Any] | None
     """The parity summary; None only before validation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import onnx
 import onnx_ir as ir
 from torch import Tensor
 
-from exporter.errors import GraphError
+from exporter.errors import ConfigError, GraphError
 from exporter.layout import Layout
 from exporter.opsets import MINIMUM_ONNXRUNTIME
-from exporter.signature import Signature
+from exporter.signature import CacheShape, Signature
 from exporter.weights import plan, to_initializers, write_external
 
 EXTERNAL_SUFFIX = "_data"
@@ -30,14 +30,36 @@ class OnnxFile:
     hashes: Mapping[Path, str]
 
 
-def write_onnx(model: ir.Model, weights: Mapping[str, Tensor], signature: Signature, path: Path) -> OnnxFile:
+SINGLE_FILE_BYTES = 2**31 - 2**20
+"""protobuf ends at 2 GB; a megabyte is left for the graph."""
+
+
+def write_onnx(
+    model: ir.Model,
+    weights: Mapping[str, Tensor],
+    signature: Signature,
+    path: Path,
+    *,
+    cache: CacheShape | None = None,
+    single_file: bool = False,
+) -> OnnxFile:
     """Writes `model` with its weights to `path`, and to `<path>_data` when they are large.
 
+    Args:
+        cache: the shape of the graph's key-value cache, for the description.
+        single_file: keep the weights in `path` whatever their size.
+
     Raises:
+        ConfigError: `single_file` was asked for and the weights are too large for it.
         OSError: the files cannot be written.
         GraphError: a weight is missing, misshapen or not finite, or the result is not valid ONNX.
     """
-    planned = plan(model, weights)
+    planned = plan(model, weights, external=False if single_file else None)
+    total = sum(weight.size_bytes for weight in planned)
+    if single_file and total > SINGLE_FILE_BYTES:
+        raise ConfigError(
+            f"{total / 1e9:.1f} GB of weights do not fit a single ONNX file of 2 GB; leave --single-file out"
+        )
     data_path = path.with_name(path.name + EXTERNAL_SUFFIX)
     external = any(weight.offset is not None for weight in planned)
     proto = ir.to_proto(to_initializers(model, planned, weights, data_path.name))
@@ -54,6 +76,7 @@ def write_onnx(model: ir.Model, weights: Mapping[str, Tensor], signature: Signat
         "minimum_onnxruntime": MINIMUM_ONNXRUNTIME,
         "inputs": [spec.to_dict() for spec in signature.inputs],
         "outputs": [spec.to_dict() for spec in signature.outputs],
+        "cache": asdict(cache) if cache else None,
         "weights": {name: layout.to_dict() for name, layout in layouts.items()},
     }
     return OnnxFile(path, layouts, description, hashes)

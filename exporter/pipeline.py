@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import torch
 
 from exporter import torchscript
 from exporter.artifact import Artifact
@@ -26,12 +26,12 @@ from exporter.onnx_file import write_onnx
 from exporter.parity import ParityReport
 from exporter.passes import portable_passes, run_passes
 from exporter.progress import OnStage, ignore
+from exporter.runs import run_of_module, run_of_session
 from exporter.runtime import Session
-from exporter.script import script
-from exporter.signature import uncached
+from exporter.script import script, script_cached
 from exporter.source import Source
 from exporter.staging import check_output, stage
-from exporter.validate import Run, run_of_module, validate
+from exporter.validate import Candidate, validate
 from exporter.weights_check import check_weights
 
 logger = logging.getLogger(__name__)
@@ -52,18 +52,22 @@ def export(
             reference's and the gate is enforced.
     """
     check_output(output, replace=replace)
+    if config.torchscript is None:
+        config = dataclasses.replace(config, torchscript=source.torchscript or not config.onnx)
     cases = choose_cases(source, config)
     model = build_graph(source, config, on_stage) if config.onnx else None
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
         draft = Artifact(staged.folder, _write_manifest(staged.folder, source, config, written, parity=None))
-        with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
-            report = _compare(draft, source, cases, written.layouts, Path(scratch), on_stage)
-        if config.gate == "enforce":
-            raise_if_failed(report, "nothing was published")
+        manifest = draft.manifest
+        if config.gate != "off":
+            with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
+                report = _compare(draft, source, cases, written.layouts, Path(scratch), on_stage)
+            if config.gate == "enforce":
+                raise_if_failed(report, "nothing was published")
+            (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
+            manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
         on_stage("publish")
-        (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
-        manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
         return Artifact(staged.publish(), manifest)
 
 
@@ -77,18 +81,20 @@ def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore
         ScriptError: the module does not script.
         GraphError: the script has no ONNX form.
     """
-    signature = uncached(source.vocab_size)
-    examples = [torch.zeros((2, min(3, source.context_length)), dtype=torch.int64)]
+    signature = source.signature()
     on_stage("script")
-    scripted = script(source.skeleton)
+    scripted = script_cached(source.skeleton, source.cache.n_layers) if source.cache else script(source.skeleton)
     on_stage("graph")
     try:
-        model = to_onnx(scripted, signature, config.opset, examples)
+        model = to_onnx(scripted, signature, config.opset, signature.example_dims(source.context_length), "meta")
     except GraphError as error:
+        if source.cache:  # our own decoder exports on meta; if it does not, weights would not help
+            raise
         logger.info("no graph without weights (%s); exporting with the weights in place", error)
-        model = to_onnx(script(source.reference()), signature, config.opset, examples)
+        scripted = script(source.reference())
+        model = to_onnx(scripted, signature, config.opset, signature.example_dims(source.context_length), "cpu")
     on_stage("passes")
-    return run_passes(model, portable_passes())
+    return run_passes(model, portable_passes(source.first_names()))
 
 
 def validate_artifact(
@@ -140,7 +146,14 @@ def _write_files(
     if model is not None:
         on_stage("write weights")
         (folder / ONNX_PATH).parent.mkdir()
-        file = write_onnx(model, source.weights, uncached(source.vocab_size), folder / ONNX_PATH)
+        file = write_onnx(
+            model,
+            source.weights,
+            source.signature(),
+            folder / ONNX_PATH,
+            cache=source.cache,
+            single_file=config.single_file,
+        )
         variants[VARIANT] = {"path": ONNX_PATH, **file.description}
         layouts = file.layouts
         hashes.update(file.hashes)
@@ -189,13 +202,18 @@ def _compare(
     on_stage: OnStage,
 ) -> ParityReport:
     weights = None
-    candidates: dict[str, Callable[[], Run]] = {}
+    candidates: dict[str, Candidate] = {}
     if VARIANT in artifact.manifest.variants:
         on_stage("compare weights")
         weights = check_weights(artifact.variant_path(VARIANT), source.weights, layouts)
-        candidates["onnx"] = lambda: Session.open(artifact.folder, variant=VARIANT, verify=False, prepack=False).logits
+        candidates["onnx"] = Candidate(
+            lambda: run_of_session(Session.open(artifact.folder, variant=VARIANT, verify=False, prepack=False)),
+            frozenset(("ids", "mask", "cache") if source.cache else ("ids",)),
+        )
     if TORCHSCRIPT_PATH in artifact.manifest.files:
-        candidates["torchscript"] = lambda: run_of_module(torchscript.load(artifact.folder / TORCHSCRIPT_PATH))
+        candidates["torchscript"] = Candidate(
+            lambda: run_of_module(torchscript.load(artifact.folder / TORCHSCRIPT_PATH)), frozenset(("ids",))
+        )
     results, noise, notes = validate(source.reference, candidates, cases, scratch, on_stage)
     notes = (*source.notes, *_unlisted(source, layouts), *notes)
     return ParityReport(targets=results, weights=weights, noise=noise, notes=notes)
@@ -203,7 +221,8 @@ def _compare(
 
 def _unlisted(source: Source, layouts: Mapping[str, Layout]) -> tuple[str, ...]:
     """A note on source tensors that are no weights of the graph, if it has weights."""
-    names = sorted(source.weights.keys() - {layout.source for layout in layouts.values()})
+    listed = {layout.source for layout in layouts.values()}
+    names = sorted(name for name, first in source.first_names().items() if not {name, first} & listed)
     if not layouts or not names:
         return ()
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -212,5 +231,5 @@ def _unlisted(source: Source, layouts: Mapping[str, Layout]) -> tuple[str, ...]:
 
 def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:
     weights = sum(tensor.numel() * 4 for tensor in source.weights.values())
-    copies = int(config.onnx) + 2 * int(config.torchscript)  # TorchScript is drafted and then written canonically
+    copies = int(config.onnx) + 2 * bool(config.torchscript)  # TorchScript is drafted and then written canonically
     return copies * weights + 4 * source.vocab_size * sum(case.positions for case in cases)

@@ -8,10 +8,11 @@ from typing import Any
 from exporter.artifact import Artifact
 from exporter.config import ExportConfig
 from exporter.errors import SourceError
+from exporter.manifest import Manifest
 from exporter.parity import ParityReport
 from exporter.pipeline import raise_if_failed, validate_artifact
 from exporter.progress import OnStage, ignore
-from exporter.source_names import SEEDED, read_source
+from exporter.source_names import known_names, read_source
 
 
 def revalidate(
@@ -20,6 +21,7 @@ def revalidate(
     against: str | None = None,
     cases: Any = "default",
     texts: tuple[str, ...] | None = None,
+    config_file: Path | None = None,
     on_stage: OnStage = ignore,
 ) -> ParityReport:
     """The report on the artifact in `folder`; texts and seed are those of its export unless others are given.
@@ -37,17 +39,23 @@ def revalidate(
             f"{folder} was made from {_origin(record)}, which its manifest cannot rebuild; name it with --against"
         )
     name = against or str(record["name"])
-    if against is None and name not in SEEDED:
+    if against is None and name not in known_names():
         raise SourceError(
             f"{folder} was made from {name!r}, which this gpt-export does not know; name a source with --against"
         )
     recorded = None if export["texts"] is None else tuple(export["texts"])
     on_stage("read the source")
-    source = read_source(name, seed=int(record.get("seed", export["seed"])))
+    source = read_source(
+        name, seed=int(record.get("seed", export["seed"])), config_file=config_file, cached=_cached(manifest)
+    )
     config = ExportConfig(opset=export["opset"], texts=texts or recorded, cases=cases, seed=int(export["seed"]))
     report = validate_artifact(artifact, source, config, on_stage=on_stage)
     raise_if_failed(report, f"do not use {folder}")
     return report
+
+
+def _cached(manifest: Manifest) -> bool:
+    return all(variant["cache"] is not None for variant in manifest.variants.values())
 
 
 def _origin(record: Any) -> str:

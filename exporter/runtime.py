@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
 from exporter.artifact import Artifact
-from exporter.errors import ArtifactError, InputError, RuntimeVersionError
+from exporter.decoding import CachedDecoding, Decoding, RecomputedDecoding
+from exporter.errors import ArtifactError, ContextError, InputError, RuntimeVersionError
 from exporter.manifest import Manifest
-from exporter.signature import INPUT_IDS, LOGITS
+from exporter.sampling import Sampling
+from exporter.signature import CacheShape
 
 _OPEN_ATTEMPTS = 5
 
@@ -22,11 +24,13 @@ _OPEN_ATTEMPTS = 5
 class Session:
     """An exported GPT in onnxruntime, with the limits enforced that the graph itself cannot state."""
 
-    def __init__(self, manifest: Manifest, session: ort.InferenceSession) -> None:
+    def __init__(self, manifest: Manifest, session: ort.InferenceSession, cache: CacheShape | None = None) -> None:
         self.manifest = manifest
-        self._session = session
         self.vocab_size = int(manifest.model["vocab_size"])
         self.context_length = int(manifest.model["context_length"])
+        self.cache = cache
+        """The shape of the key-value cache, None for a graph without one."""
+        self._session = session
 
     @classmethod
     def open(
@@ -59,24 +63,106 @@ class Session:
                 artifact = Artifact.open(folder)
                 if verify:
                     artifact.verify()
-                session = cls(artifact.manifest, _start(artifact, variant, providers, threads, prepack))
+                opened = _start(artifact, variant, providers, threads, prepack)
             except ArtifactError:
                 if _identity(folder) == before or attempt == _OPEN_ATTEMPTS - 1:
                     raise
             else:
                 if _identity(folder) == before:
-                    return session
+                    cache = artifact.manifest.variants[variant]["cache"]
+                    return cls(artifact.manifest, opened, CacheShape(**cache) if cache else None)
         raise ArtifactError(f"{folder} was replaced {_OPEN_ATTEMPTS} times while it was opened; open it again")
 
-    def logits(self, ids: ArrayLike) -> NDArray[np.float32]:
+    def logits(self, ids: ArrayLike, attention_mask: ArrayLike | None = None) -> NDArray[np.float32]:
         """Logits, float32 (batch, sequence, vocabulary), of token ids, int64 (batch, sequence).
 
+        Args:
+            attention_mask: 1 on tokens and 0 on padding, of the shape of the ids; no padding if left out. Only graphs
+                with a cache take one. Logits at padding mean nothing.
+
         Raises:
-            InputError: wrong rank or dtype, an empty batch or sequence, more ids than the context holds, or an id
-                outside the vocabulary.
+            InputError: wrong rank, dtype or shape, an empty batch or sequence, more ids than the context holds, an id
+                outside the vocabulary, or padding for a graph without a mask.
         """
-        feed = {INPUT_IDS: check_ids(ids, self.vocab_size, self.context_length)}
-        return cast("NDArray[np.float32]", self._session.run([LOGITS], feed)[0])
+        checked = check_ids(ids, self.vocab_size, self.context_length)
+        return self.decoding(len(checked)).feed(checked, self._mask(attention_mask, checked))
+
+    def decoding(self, batch: int) -> Decoding:
+        """A new batch of `batch` rows, to be fed a few tokens at a time. What is fed is not checked."""
+        if self.cache is None:
+            return RecomputedDecoding(self._session, batch)
+        return CachedDecoding(self._session, self.cache, batch)
+
+    def generate(
+        self,
+        ids: ArrayLike,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop_ids: Collection[int] = (),
+        attention_mask: ArrayLike | None = None,
+    ) -> Iterator[NDArray[np.int64]]:
+        """Continues each row of `ids`, int64 (batch, sequence); yields the new ids of a step, int64 (batch,).
+
+        There are exactly `max_new_tokens` steps, unless every row has met a stop id before; the stop id is yielded,
+        and again for a row that waits for others. See `Sampling` for how a token is chosen.
+
+        Args:
+            seed: of the draws when the temperature is above 0; the system's entropy if left out.
+            attention_mask: as in `logits`; pad on the left, so that every row ends in a token.
+
+        Raises:
+            InputError: as in `logits`, or a sampling value out of range; before the first step.
+            ContextError: the context is full; after the last token that fits.
+        """
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+        checked = check_ids(ids, self.vocab_size, self.context_length)
+        mask = self._mask(attention_mask, checked)
+        if max_new_tokens < 0:
+            raise InputError(f"max_new_tokens {max_new_tokens} is out of range; pass 0 or more")
+        if not mask[:, -1].all():
+            raise InputError("a row ends in padding, so there is no token to continue; pad on the left")
+        return self._steps(checked, mask, max_new_tokens, sampling, np.random.default_rng(seed), frozenset(stop_ids))
+
+    def _steps(
+        self,
+        ids: NDArray[np.int64],
+        mask: NDArray[np.int64],
+        max_new_tokens: int,
+        sampling: Sampling,
+        rng: np.random.Generator,
+        stop_ids: frozenset[int],
+    ) -> Iterator[NDArray[np.int64]]:
+        decoding = self.decoding(len(ids))
+        stopped_with = np.full(len(ids), -1, dtype=np.int64)
+        length = ids.shape[1]
+        for step in range(max_new_tokens):
+            if length > self.context_length:
+                raise ContextError(
+                    f"the context of {self.context_length} tokens is full after {step} new ones; "
+                    f"ask for fewer than {max_new_tokens}, or start from a shorter prompt"
+                )
+            chosen = sampling.choose(decoding.feed(ids, mask)[:, -1], rng)
+            chosen = np.where(stopped_with >= 0, stopped_with, chosen)
+            yield chosen
+            stopped_with = np.where(np.isin(chosen, list(stop_ids)), chosen, stopped_with)
+            if (stopped_with >= 0).all():
+                return
+            ids, mask = chosen[:, None], np.ones((len(chosen), 1), dtype=np.int64)
+            length += 1
+
+    def _mask(self, attention_mask: ArrayLike | None, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        if attention_mask is None:
+            return np.ones_like(ids)
+        mask = np.asarray(attention_mask)
+        if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all():
+            raise InputError(f"attention_mask must hold 0 and 1 in the shape {list(ids.shape)} of the ids")
+        if self.cache is None and not mask.all():
+            raise InputError("this graph takes no attention mask; pass rows of one length, or export with a cache")
+        return mask.astype(np.int64)
 
 
 def check_ids(ids: ArrayLike, vocab_size: int, context_length: int) -> NDArray[np.int64]:

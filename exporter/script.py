@@ -82,7 +82,9 @@ def deprecations_hidden() -> Iterator[None]:
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", message=message, category=category)
         # The exporter's remark that `script_cached`'s forward has no Python source whose parameters it could read.
-        warnings.filterwarnings("ignore", message=r"no signature found for <torch\.ScriptMethod.*", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message=r"no signature found for <torch\.ScriptMethod.*", category=UserWarning
+        )
         yield
 
 

@@ -43,6 +43,13 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def example_dims(self, context_length: int) -> list[tuple[int, ...]]:
+        """Small dims for each input, consistent with each other and with the context, no two alike where possible."""
+        sequence = min(3, context_length)
+        past = min(5, context_length - sequence)
+        sizes = {BATCH: 2, SEQUENCE: sequence, PAST: past, TOTAL: past + sequence}
+        return [tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.dims) for spec in self.inputs]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheShape:

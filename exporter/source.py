@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from exporter.errors import SourceError
 from exporter.script import without_weights
+from exporter.signature import CacheShape, Signature, cached, uncached
 from models.tokenizer import GPT2_VOCAB_SIZE, gpt2_encoding
 
 NANOGPT_VOCAB_SIZE = 50304
@@ -34,12 +35,29 @@ class Source:
     """The module that is scripted for the graph, on the meta device."""
     weights: Mapping[str, Tensor]
     """Parameters and buffers by the names that the skeleton gives them."""
+    cache: CacheShape | None = None
+    """The key-value cache of the graph; None for a graph from ids to logits."""
+    torchscript: bool = True
+    """Whether `model.pt` is written unless the user says otherwise."""
     encoding: tiktoken.Encoding | None
     """The tokenizer that fits the vocabulary, None for a model of ids alone."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """The model's own configuration in JSON values, where it has one."""
     notes: tuple[str, ...] = ()
     """What was assumed, in words for the user."""
+
+    def signature(self) -> Signature:
+        """Inputs and outputs of the graph."""
+        return cached(self.vocab_size, self.cache) if self.cache else uncached(self.vocab_size)
+
+    def first_names(self) -> dict[str, str]:
+        """For each weight, the first name that its tensor has; names of tied weights share one."""
+        first: dict[tuple[object, ...], str] = {}
+        names = {}
+        for name, tensor in self.weights.items():
+            key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()) if tensor.numel() else (name,)
+            names[name] = first.setdefault(key, name)
+        return names
 
 
 def source_of_module(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,48 @@ import torch
 from torch import nn
 
 from exporter.errors import SourceError
+from exporter.gpt_source import GPT2_SIZES, checkpoint_source, seeded_gpt
 from exporter.source import Source, run_once, source_of_module
 from models.config import GPT_CONFIG_124M, GPTConfig
 from models.dummy import DummyGPTModel
 
+DUMMY = "dummy-124m"
 DEFAULT_SEED = 123
 ASSUMED_CONTEXT = 1024
 
 _CONTEXT_KEYS = ("context_length", "block_size", "n_positions", "max_position_embeddings", "n_ctx")
 
 
-def read_source(spec: str, *, seed: int = DEFAULT_SEED) -> Source:
+def read_source(spec: str, *, seed: int = DEFAULT_SEED, config_file: Path | None = None, cached: bool = True) -> Source:
     """The source that `spec` names.
 
     Args:
-        spec: a key of `SEEDED`, or `package.module:factory` for a function, class or module object of the user's;
-            modules are looked for in the current folder too.
+        spec: a name of `known_names`, the path of a checkpoint, or `package.module:factory` for a function, class or
+            module object of the user's; modules are looked for in the current folder too.
         seed: what torch's generator is seeded with before weights are drawn.
+        config_file: the book's configuration as JSON, for a checkpoint that does not say its head count.
+        cached: whether the graph of a real GPT has a key-value cache.
 
     Raises:
         SourceError: the name is unknown, cannot be imported, or gives no module that fits.
     """
-    if spec in SEEDED:
-        return SEEDED[spec](seed)
+    if spec == DUMMY:
+        return _dummy_124m(seed)
+    if spec in GPT2_SIZES:
+        return seeded_gpt(spec, seed, cached=cached)
+    if Path(spec).exists():
+        return checkpoint_source(Path(spec), config_file=config_file, cached=cached)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec):
         return _imported(spec, seed)
-    known = ", ".join(sorted(SEEDED))
-    raise SourceError(f"{spec!r} is not a known source; known are {known}, or name a factory as package.module:factory")
+    raise SourceError(
+        f"{spec!r} is neither a known source nor a path; known are {', '.join(known_names())}, "
+        "or name a factory as package.module:factory"
+    )
+
+
+def known_names() -> tuple[str, ...]:
+    """Sources that a name and a seed determine, so that they can be made again from a manifest."""
+    return (DUMMY, *GPT2_SIZES)
 
 
 def _dummy_124m(seed: int) -> Source:
@@ -48,16 +63,12 @@ def _dummy_124m(seed: int) -> Source:
     config = GPTConfig.from_dict(GPT_CONFIG_124M)
     return source_of_module(
         module,
-        name="dummy-124m",
-        record={"kind": "seeded", "name": "dummy-124m", "seed": seed},
+        name=DUMMY,
+        record={"kind": "seeded", "name": DUMMY, "seed": seed},
         vocab_size=config.vocab_size,
         context_length=config.context_length,
         configuration=config.to_dict(),
     )
-
-
-SEEDED: Mapping[str, Callable[[int], Source]] = {"dummy-124m": _dummy_124m}
-"""Sources that a name and a seed determine, so that they can be made again from a manifest."""
 
 
 def _imported(spec: str, seed: int) -> Source:

@@ -5,24 +5,30 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from exporter.cases import Case
+from exporter.cases import Case, Need
 from exporter.errors import GptExportError
 from exporter.noise import ASSUMED_NOISE, measure_noise
 from exporter.parity import CaseResult, Logits, Tolerance, compare
+from exporter.progress import OnStage
+from exporter.runs import Run, run_rows_alone
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[[NDArray[np.int64]], Logits]
-"""Ids, int64 (batch, sequence), to logits."""
-
 PROBE_POSITIONS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A staged file to compare: how to open it, and what a case may need for it to be run."""
+
+    open: Callable[[], Run]
+    takes: frozenset[Need]
 
 
 class ReferenceLogits:
@@ -37,9 +43,8 @@ class ReferenceLogits:
         Raises:
             OSError: the logits cannot be written.
         """
-        run = run_of_module(reference)
         for case in cases:
-            np.save(self._path(case), run(case.ids))
+            np.save(self._path(case), run_rows_alone(reference, case))
 
     def of(self, case: Case) -> Logits:
         """The logits of one case, mapped from their file."""
@@ -50,32 +55,12 @@ class ReferenceLogits:
         return self._folder / f"{case.name}.npy"
 
 
-def run_of_module(module: nn.Module) -> Run:
-    """The function from ids to logits that `module` is, without gradients."""
-
-    def run(ids: NDArray[np.int64]) -> Logits:
-        with torch.no_grad():
-            logits: Logits = module(torch.from_numpy(ids)).numpy()
-        return logits
-
-    return run
-
-
-def probe_noise(reference: nn.Module, cases: Iterable[Case]) -> tuple[float, tuple[str, ...]]:
-    """The reference's own float32 noise on the first positions of the first text or grid case, and notes on it."""
-    widest = max(cases, key=lambda case: min(case.ids.shape[1], PROBE_POSITIONS))
-    noise = measure_noise(reference, np.ascontiguousarray(widest.ids[:1, :PROBE_POSITIONS]))
-    if noise is None:
-        return ASSUMED_NOISE, (f"the reference does not run in float64; its noise is taken to be {ASSUMED_NOISE}",)
-    return noise, ()
-
-
 def validate(
     reference: Callable[[], nn.Module],
-    candidates: Mapping[str, Callable[[], Run]],
+    candidates: Mapping[str, Candidate],
     cases: tuple[Case, ...],
     scratch: Path,
-    on_stage: Callable[[str], None],
+    on_stage: OnStage,
 ) -> tuple[dict[str, tuple[CaseResult, ...]], float, tuple[str, ...]]:
     """Every case of every candidate compared, the noise that set the limits, and notes.
 
@@ -84,7 +69,7 @@ def validate(
 
     Args:
         reference: hands out the eager module; it is let go before the first candidate is opened.
-        candidates: by target, a function that opens it.
+        candidates: by target; a case that a candidate cannot take is left out for it.
         scratch: a folder for the reference's logits.
     """
     logits = ReferenceLogits(scratch)
@@ -95,24 +80,34 @@ def validate(
     del module
     tolerance = Tolerance(noise=noise)
     results = {}
-    for target, opens in candidates.items():
+    for target, candidate in candidates.items():
         on_stage(f"run {target}")
         gc.collect()
-        run = opens()
-        results[target] = tuple(_compared(case, run, logits, tolerance) for case in cases)
+        taken = [case for case in cases if case.needs in candidate.takes]
+        run = candidate.open()
+        found = [_compared(case, run, logits, tolerance) for case in taken]
+        if not all(result.passed for result in found):
+            found = [
+                _second_opinion(result, case, reference, run, logits) for result, case in zip(found, taken, strict=True)
+            ]
+        results[target] = tuple(found)
         del run
-    for target, found in results.items():
-        results[target] = tuple(
-            _second_opinion(result, case, reference, candidates[target], logits)
-            for result, case in zip(found, cases, strict=True)
-        )
     return results, noise, notes
+
+
+def probe_noise(reference: nn.Module, cases: Iterable[Case]) -> tuple[float, tuple[str, ...]]:
+    """The reference's own float32 noise on the first positions of the longest case, and notes on it."""
+    longest = max(cases, key=lambda case: min(case.ids.shape[1], PROBE_POSITIONS))
+    noise = measure_noise(reference, np.ascontiguousarray(next(longest.rows())[:, :PROBE_POSITIONS]))
+    if noise is None:
+        return ASSUMED_NOISE, (f"the reference does not run in float64; its noise is taken to be {ASSUMED_NOISE}",)
+    return noise, ()
 
 
 def _compared(case: Case, run: Run, logits: ReferenceLogits, tolerance: Tolerance) -> CaseResult:
     expected = logits.of(case)
     try:
-        found = run(case.ids)
+        found = run(case)
     except Exception as error:  # onnxruntime and TorchScript raise what they like; a case that cannot run has failed
         if isinstance(error, GptExportError | RuntimeError | ValueError) or "onnxruntime" in type(error).__module__:
             failed = compare(case.shown(), expected, np.empty((0,), np.float32), tolerance)
@@ -122,16 +117,13 @@ def _compared(case: Case, run: Run, logits: ReferenceLogits, tolerance: Toleranc
 
 
 def _second_opinion(
-    result: CaseResult,
-    case: Case,
-    reference: Callable[[], nn.Module],
-    opens: Callable[[], Run],
-    logits: ReferenceLogits,
+    result: CaseResult, case: Case, reference: Callable[[], nn.Module], run: Run, logits: ReferenceLogits
 ) -> CaseResult:
     if result.passed or result.fault or result.non_finite:
         return result
-    noise = measure_noise(reference(), case.ids)
-    if noise is None:
+    module = reference()
+    noises = [noise for row in case.rows() if (noise := measure_noise(module, row)) is not None]
+    if not noises:
         return result
-    logger.info("case %s left its limit; eager's own noise there is %.3g", case.name, noise)
-    return _compared(case, opens(), logits, Tolerance(noise=noise, source="case"))
+    logger.info("case %s left its limit; eager's own noise there is %.3g", case.name, max(noises))
+    return _compared(case, run, logits, Tolerance(noise=max(noises), source="case"))

@@ -20,13 +20,26 @@ from exporter.opsets import DEFAULT_OPSET, OPSETS
     show_default=True,
     help="Version of the standard operators.",
 )
+@click.option(
+    "--no-cache", "cached", flag_value=False, default=True, help="Export ids to logits, without past and present."
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["portable"]),
+    default="portable",
+    show_default=True,
+    help="Operators to use: standard ones alone.",
+)
+@click.option("--torchscript", is_flag=True, default=None, help="Write model.pt for a checkpoint too.")
+@click.option("--single-file", is_flag=True, help="Keep the weights in model.onnx; below 2 GB.")
 @export_options
 @run_options
 def onnx(source: str, **options: Any) -> None:
     """Export SOURCE to a validated ONNX artifact.
 
-    SOURCE is a known name (default dummy-124m) or package.module:factory, a callable that returns a torch.nn.Module
-    from int64 (batch, sequence) to float32 logits.
+    SOURCE is a checkpoint (of the book's code, nanoGPT, or Hugging Face GPT-2: file or folder), a known name
+    (dummy-124m, gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m: these sizes with seeded random weights), or
+    package.module:factory, a callable that returns a torch.nn.Module from int64 (batch, sequence) to float32 logits.
     """
     from exporter.cli.publish import publish  # torch is slow to import; --help must stay instant
 

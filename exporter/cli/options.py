@@ -22,6 +22,7 @@ def export_options(command: F) -> F:
             click.option(
                 "--seed", type=click.IntRange(0), default=123, show_default=True, help="Seed of weights and ids."
             ),
+            config_option,
             click.option("--force", is_flag=True, help="Replace an artifact that is there."),
             gate_option,
         )
@@ -48,12 +49,19 @@ def case_options(command: F) -> F:
     )(command)
 
 
+config_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="JSON of the book's configuration, for its checkpoints: they do not say n_heads.",
+)
 gate_option = click.option(
     "--gate",
-    type=click.Choice(["enforce", "report"]),
+    type=click.Choice(["enforce", "report", "off"]),
     default="enforce",
     show_default=True,
-    help="On a failed comparison: publish nothing and exit 3, or publish and record the failure.",
+    help="On a failed comparison: publish nothing and exit 3, or publish and record it. Off compares nothing.",
 )
 
 

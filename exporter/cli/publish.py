@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ def publish(
     seed: int,
     force: bool,
     texts: tuple[str, ...],
+    config_file: Path | None,
+    cached: bool = True,
     suffix: str = "",
     **settings: Any,
 ) -> None:
@@ -27,7 +30,7 @@ def publish(
     config = ExportConfig(seed=seed, texts=texts or None, **settings)
     with progress() as on_stage:
         on_stage("read the source")
-        found = read_source(source, seed=seed)
+        found = read_source(source, seed=seed, config_file=config_file, cached=cached)
         target = output or ARTIFACTS / f"{found.name}{suffix}"
         artifact = export(found, config, target, replace=force, on_stage=on_stage)
     echo_result(
@@ -38,25 +41,15 @@ def publish(
 def summary(artifact: Artifact, shown: Path) -> str:
     """The artifact in a few lines for a person, with the next commands to copy."""
     manifest = artifact.manifest
-    parity = manifest.parity or {}
-    lines = [f"{'Published' if parity['passed'] else 'Published with FAILED parity'}: {shown}"]
+    parity = manifest.parity
+    verdict = "NOT compared" if parity is None else "" if parity["passed"] else "with FAILED parity"
+    lines = [f"{f'Published {verdict}'.strip()}: {shown}"]
     lines += [
         f"  {path:<24} {entry['size_bytes'] / 1e6:>9.1f} MB"
         for path, entry in manifest.files.items()
         if path.startswith(("onnx/", "torchscript/"))
     ]
-    for target, figures in parity["targets"].items():
-        lines.append(
-            f"  {target}: {figures['cases']} cases, {figures['positions']} positions; largest difference "
-            f"{figures['max_abs']:.2g}, {figures['worst_ratio']:.0%} of what float32 may cost; "
-            f"top-1 agrees on {figures['top1_agreement']:.0%}"
-        )
-    if weights := parity["weights"]:
-        lines.append(
-            f"  weights: {weights['checked'] - len(weights['mismatches'])} of {weights['checked']} equal bit for bit"
-        )
-    lines += [f"  FAILED {failure}" for failure in parity["failures"]]
-    lines += [f"  note: {note}" for note in parity["notes"]]
+    lines += _parity_lines(parity) if parity else []
     lines += ["", "Next:", f"  gpt-export validate {shown}", f"  gpt-export inspect {shown}"]
     if manifest.variants:
         ids = [[6109, 3626]] if manifest.model["tokenizer"] == "gpt2" else [[0]]
@@ -64,3 +57,17 @@ def summary(artifact: Artifact, shown: Path) -> str:
             f"  python -c \"from exporter.runtime import Session; print(Session.open('{shown}').logits({ids}).shape)\""
         )
     return "\n".join(lines)
+
+
+def _parity_lines(parity: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"  {target}: {figures['cases']} cases, {figures['positions']} positions; largest difference "
+        f"{figures['max_abs']:.2g}, {figures['worst_ratio']:.0%} of what float32 may cost; "
+        f"top-1 agrees on {figures['top1_agreement']:.0%}"
+        for target, figures in parity["targets"].items()
+    ]
+    if weights := parity["weights"]:
+        equal = weights["checked"] - len(weights["mismatches"])
+        lines.append(f"  weights: {equal} of {weights['checked']} equal bit for bit")
+    lines += [f"  FAILED {failure}" for failure in parity["failures"]]
+    return lines + [f"  note: {note}" for note in parity["notes"]]
