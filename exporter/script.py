@@ -27,6 +27,8 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
         with deprecations_hidden():
             scripted: torch.jit.ScriptModule = torch.jit.script(module)
     except Exception as error:  # torch raises a dozen unrelated types here, RuntimeError and OSError among them
+        # A class that failed stays half-defined there, and its next attempt would fail for that reason instead.
+        torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
         raise ScriptError(
             f"{type(module).__name__} does not script: {reason(error)}; "
             "rewrite that line in the subset of Python that TorchScript compiles"
