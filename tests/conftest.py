@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import exporter
+from exporter.artifact import Artifact
+from exporter.runtime import Session
+from models import GPT_CONFIG_124M, DummyGPTModel
+from tests import samples
+
+GPT_EXPORT = str(Path(sys.executable).with_name("gpt-export"))
+"""The console script of the environment that runs the tests."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_threads() -> None:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished command left."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Stdout, which must be one JSON value and nothing else."""
+        return json.loads(self.out)
+
+    def refused(self, code: int, *words: str) -> str:
+        """The one sentence on stderr of a failure with this exit code, which must have all the words."""
+        assert self.code == code, self.err
+        assert "Traceback" not in self.err
+        sentences = [line for line in self.err.splitlines() if line.startswith("Error: ")]
+        assert len(sentences) == 1, self.err
+        for word in words:
+            assert word in sentences[0], sentences[0]
+        return sentences[0]
+
+
+@pytest.fixture(scope="session")
+def gpt_export() -> Callable[..., Run]:
+    """Runs the console script in a process of its own."""
+
+    def run(*args: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Run:
+        done = subprocess.run(
+            [GPT_EXPORT, *map(str, args)],
+            cwd=cwd,
+            env=os.environ | (env or {}),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """Runs the command line in this process, which saves importing torch each time."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def run(*args: object) -> Run:
+        from exporter.cli import cli as group
+
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            group.main([str(arg) for arg in args], prog_name="gpt-export")
+        captured = capsys.readouterr()
+        return Run(int(caught.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, gpt_export: Callable[..., Run]) -> tuple[Path, Run]:
+    """The main job, run once as a user runs it: the 124M skeleton's artifact, and what the command said."""
+    folder = tmp_path_factory.mktemp("main") / "dummy-124m"
+    run = gpt_export("onnx", "--output", folder, "--json")
+    assert run.code == 0, run.err
+    return folder, run
+
+
+@pytest.fixture(scope="session")
+def artifact_124m(exported: tuple[Path, Run]) -> Path:
+    """The artifact of the 124M skeleton. Read it, never change it."""
+    return exported[0]
+
+
+@pytest.fixture(scope="session")
+def dummy_124m() -> DummyGPTModel:
+    """The eager skeleton that `artifact_124m` was made from, dropout off."""
+    torch.manual_seed(123)
+    return DummyGPTModel(GPT_CONFIG_124M).eval()
+
+
+@pytest.fixture(scope="session")
+def session_124m(artifact_124m: Path) -> Session:
+    return Session.open(artifact_124m)
+
+
+@pytest.fixture
+def export_tiny(tmp_path: Path) -> Callable[..., Artifact]:
+    """Exports a small module to a folder of the test."""
+
+    def export(module: nn.Module, output: Path | None = None, **settings: Any) -> Artifact:
+        settings = {"context_length": samples.CONTEXT, "vocab_size": samples.VOCAB, "name": "tiny"} | settings
+        return exporter.export(module, output or tmp_path / "out" / "tiny", **settings)
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "artifact"
+    exporter.export(samples.tiny_dummy(), folder, context_length=samples.CONTEXT, vocab_size=samples.VOCAB, name="tiny")
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_original: Path, tmp_path: Path) -> Path:
+    """An artifact of a small skeleton (`samples.tiny_dummy`) that the test may damage."""
+    return Path(shutil.copytree(tiny_original, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Writes Python source as a module into the current folder, `tmp_path`; gives its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    made: list[str] = []
+
+    def write(source: str) -> str:
+        name = f"user_module_{re.sub(r'[^0-9a-zA-Z]', '_', tmp_path.name)}_{len(made)}"
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        made.append(name)
+        return name
+
+    yield write
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def max_difference() -> Callable[[Session, nn.Module, np.ndarray], float]:
+    """The largest distance of the session's logits from eager's."""
+
+    def distance(session: Session, module: nn.Module, ids: np.ndarray) -> float:
+        return float(np.abs(session.logits(ids) - samples.eager_logits(module, ids)).max())
+
+    return distance
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
