@@ -49,10 +49,10 @@ def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
 
 
 def load(path: Path) -> torch.jit.ScriptModule:
-    """The module that `save` wrote, on the CPU and in eval mode."""
+    """The module that `save` wrote, on the CPU and in the mode it was saved in, as its users get it."""
     with deprecations_hidden():
         module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    return module.eval()
+    return module
 
 
 def _copy_canonically(source: zipfile.ZipFile, target: zipfile.ZipFile) -> None:
