@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 ASSUMED_NOISE = 1e-5
 """Taken for modules that do not run in float64."""
+NOISE_CEILING = 2.0**-7
+"""Above this eager says too little to judge by: it draws at random (dropout left on) or magnifies rounding too far."""
 
 
 def measure_noise(module: nn.Module, ids: NDArray[np.int64]) -> float | None:

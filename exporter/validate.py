@@ -13,7 +13,7 @@ from torch import nn
 
 from exporter.cases import Case, Need
 from exporter.errors import GptExportError
-from exporter.noise import ASSUMED_NOISE, measure_noise
+from exporter.noise import ASSUMED_NOISE, NOISE_CEILING, measure_noise
 from exporter.parity import CaseResult, Logits, Tolerance, compare
 from exporter.progress import OnStage
 from exporter.runs import Run, run_rows_alone
@@ -92,6 +92,9 @@ def validate(
             ]
         results[target] = tuple(found)
         del run
+    if noise > NOISE_CEILING:
+        fault = f"eager float32 is {noise:.2g} of its logits off float64, too much to judge by; is dropout left on?"
+        results = {target: tuple(result.with_fault(fault) for result in found) for target, found in results.items()}
     return results, noise, notes
 
 
@@ -123,7 +126,7 @@ def _second_opinion(
         return result
     module = reference()
     noises = [noise for row in case.rows() if (noise := measure_noise(module, row)) is not None]
-    if not noises:
+    if not noises or max(noises) > NOISE_CEILING:
         return result
     logger.info("case %s left its limit; eager's own noise there is %.3g", case.name, max(noises))
     return _compared(case, run, logits, Tolerance(noise=max(noises), source="case"))
