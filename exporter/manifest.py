@@ -74,6 +74,10 @@ class Manifest:
         manifest = cls(**{name: body[name] for name in names})
         for path in manifest.files:
             check_relative(path, where)
+        for path in (str(variant["path"]) for variant in manifest.variants.values()):
+            check_relative(path, where)
+            if path not in manifest.files:
+                raise ArtifactError(f"{where} has no hash of {path!r}; do not use this artifact")
         return manifest
 
 
