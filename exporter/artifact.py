@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +28,14 @@ class Artifact:
         folder = Path(folder)
         return cls(folder, read_manifest(folder))
 
-    def verify(self) -> None:
-        """Compares size and SHA-256 of every file with the manifest.
+    def verify(self, paths: Collection[str] | None = None) -> None:
+        """Compares size and SHA-256 of the files at `paths`, all of them if left out, with the manifest.
 
         Raises:
             ArtifactError: a file is missing, truncated or altered; the message names all of them.
         """
-        faults = [fault for path in sorted(self.manifest.files) if (fault := self._fault(path))]
+        chosen = self.manifest.files if paths is None else paths
+        faults = [fault for path in sorted(chosen) if (fault := self._fault(path))]
         if faults:
             raise ArtifactError(f"{self.folder} is damaged: {'; '.join(faults)}; export it again or fetch a fresh copy")
 

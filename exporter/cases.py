@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -10,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.config import CaseSet, ExportConfig
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, TextError
 from exporter.parity import Shown
 from exporter.source import Source
 from models.tokenizer import encode_batch, pad
 
+logger = logging.getLogger(__name__)
+
 SEED_TEXTS = ("Every effort moves you", "Every day holds a")
 """The book's batch; compared where the user passes no text."""
-DEFAULT_TEXT_TOKENS = 4
 GRID_BATCHES = (1, 2, 5)
 GRID_SEQUENCES = (1, 2, 17)
 """Besides these, the context length."""
@@ -64,8 +66,8 @@ class Case:
 def choose_cases(source: Source, config: ExportConfig) -> tuple[Case, ...]:
     """The cases that the settings ask for.
 
-    They are the texts where the model has a tokenizer, the ways of feeding a cache where the graph has one, and the
-    shape grid.
+    They are the texts where the model has a tokenizer (the default ones unless it cannot take them), the ways of
+    feeding a cache where the graph has one, and the shape grid.
 
     Raises:
         ConfigError: texts were given for a model without a tokenizer.
@@ -131,15 +133,19 @@ def grid_cases(
 
 
 def _text_cases(source: Source, texts: tuple[str, ...] | None) -> tuple[Case, ...]:
-    if source.encoding is None:
+    if source.tokenizer is None:
         if texts is not None:
             raise ConfigError(
                 f"{source.name} has a vocabulary of {source.vocab_size} and no tokenizer for it; leave --text out"
             )
         return ()
-    if texts is None and source.context_length < DEFAULT_TEXT_TOKENS:
+    try:
+        ids, mask = encode_batch(texts or SEED_TEXTS, source.context_length, tokenizer=source.tokenizer)
+    except TextError as error:
+        if texts is not None:
+            raise
+        logger.info("the default texts are left out: %s", error)
         return ()
-    ids, mask = encode_batch(texts or SEED_TEXTS, source.context_length, encoding=source.encoding)
     return (Case("text", ids, mask, "real token sequences"),)
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from exporter.signature import CacheShape
-from exporter.source import Source, encoding_for
+from exporter.source import Source, ids_alone, usual_tokenizer
 from models.blank import blank, filled
+from models.carried_tokenizer import carried_files, ignored_notes, open_carried
 from models.checkpoints import read_checkpoint
 from models.config import GPT_CONFIG_124M, GPTConfig
 from models.gpt import GPTDecoder, GPTModel
@@ -48,6 +49,7 @@ def checkpoint_source(path: Path, *, config_file: Path | None = None, cached: bo
         record={"kind": "checkpoint", "family": checkpoint.family, "name": artifact_name(path)},
         cached=cached,
         notes=checkpoint.notes,
+        folder=checkpoint.folder,
     )
 
 
@@ -65,7 +67,12 @@ def _source(
     record: Mapping[str, Any],
     cached: bool,
     notes: tuple[str, ...] = (),
+    folder: Path | None = None,
 ) -> Source:
+    carried = carried_files(folder) if folder else ()
+    tokenizer = open_carried(carried, config.vocab_size) or usual_tokenizer(config.vocab_size)
+    notes += ignored_notes(folder) if folder else ()
+
     def reference() -> nn.Module:
         return filled(lambda: GPTModel(config), {key: tensor.float() for key, tensor in weights.items()})
 
@@ -79,9 +86,10 @@ def _source(
         reference=reference,
         skeleton=skeleton,
         weights=weights,
-        encoding=encoding_for(config.vocab_size),
+        tokenizer=tokenizer,
+        carried=carried,
         cache=cache if cached else None,
         torchscript=False,
         configuration=config.to_dict(),
-        notes=notes,
+        notes=notes if tokenizer else (*notes, ids_alone(config.vocab_size)),
     )

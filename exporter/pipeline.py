@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -143,6 +144,8 @@ def _write_files(
     variants: dict[str, Mapping[str, Any]] = {}
     layouts: Mapping[str, Layout] = {}
     hashes: dict[Path, str] = {}
+    for path in source.carried:
+        shutil.copyfile(path, folder / path.name)
     if model is not None:
         on_stage("write weights")
         (folder / ONNX_PATH).parent.mkdir()
@@ -175,8 +178,9 @@ def _write_manifest(
         model={
             "vocab_size": source.vocab_size,
             "context_length": source.context_length,
-            "tokenizer": None if source.encoding is None else source.encoding.name,
+            "tokenizer": None if source.tokenizer is None else source.tokenizer.name,
             "configuration": dict(source.configuration),
+            "notes": list(source.notes),
         },
         variants=written.variants,
         libraries=library_versions(),

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import tiktoken
 import torch
 from torch import Tensor, nn
 
 from exporter.errors import SourceError
 from exporter.script import without_weights
 from exporter.signature import CacheShape, Signature, cached, uncached
-from models.tokenizer import GPT2_VOCAB_SIZE, gpt2_encoding
+from models.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer, Tokenizer
 
 NANOGPT_VOCAB_SIZE = 50304
-"""GPT-2's vocabulary padded to a multiple of 64, as nanoGPT trains it; the encoding is the same."""
+"""GPT-2's vocabulary padded to a multiple of 64, as nanoGPT trains it; the tokens are the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +39,10 @@ class Source:
     """The key-value cache of the graph; None for a graph from ids to logits."""
     torchscript: bool = True
     """Whether `model.pt` is written unless the user says otherwise."""
-    encoding: tiktoken.Encoding | None
+    tokenizer: Tokenizer | None
     """The tokenizer that fits the vocabulary, None for a model of ids alone."""
+    carried: tuple[Path, ...] = ()
+    """Files of the tokenizer that the artifact gets as they are."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """The model's own configuration in JSON values, where it has one."""
     notes: tuple[str, ...] = ()
@@ -76,6 +78,7 @@ def source_of_module(
         SourceError: the module does not map int64 (batch, sequence) to float32 (batch, sequence, vocabulary).
     """
     check_module(module, vocab_size)
+    tokenizer = usual_tokenizer(vocab_size)
     return Source(
         name=name,
         record=record,
@@ -87,9 +90,9 @@ def source_of_module(
             **dict(module.named_parameters(remove_duplicate=False)),
             **dict(module.named_buffers(remove_duplicate=False)),
         },
-        encoding=encoding_for(vocab_size),
+        tokenizer=tokenizer,
         configuration=configuration or {},
-        notes=notes,
+        notes=notes if tokenizer else (*notes, ids_alone(vocab_size)),
     )
 
 
@@ -130,6 +133,11 @@ def run_once(module: nn.Module) -> Tensor:
     return logits
 
 
-def encoding_for(vocab_size: int) -> tiktoken.Encoding | None:
-    """GPT-2's encoding for a vocabulary of its size, padded or not; None for any other."""
-    return gpt2_encoding() if vocab_size in (GPT2_VOCAB_SIZE, NANOGPT_VOCAB_SIZE) else None
+def usual_tokenizer(vocab_size: int) -> Tokenizer | None:
+    """GPT-2's tokenizer for a vocabulary of its size, padded or not; None for any other."""
+    return Gpt2Tokenizer() if vocab_size in (GPT2_VOCAB_SIZE, NANOGPT_VOCAB_SIZE) else None
+
+
+def ids_alone(vocab_size: int) -> str:
+    """The note on a source without a tokenizer."""
+    return f"there is no tokenizer for this vocabulary of {vocab_size}; the artifact is for ids alone"

@@ -1,12 +1,13 @@
-"""Texts to token ids and back with tiktoken's `gpt2` encoding, built without a network from the embedded merges."""
+"""Texts to token ids and back: what any tokenizer does, and tiktoken's `gpt2` from the embedded merges, offline."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import tiktoken
@@ -18,6 +19,83 @@ from models.errors import GptExportError, TextError
 VOCAB_BPE_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 GPT2_VOCAB_SIZE = 50257
 END_OF_TEXT_ID = 50256
+
+
+class Tokenizer(Protocol):
+    """Texts to token ids and back. Ids that it does not know, such as a padded vocabulary's last ones, say nothing."""
+
+    @property
+    def name(self) -> str:
+        """What a manifest calls it: `gpt2`, or `carried` for files beside a checkpoint."""
+
+    @property
+    def end_of_text_id(self) -> int | None:
+        """The id that ends a text, if there is one."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`; where it spells a special token, it is ordinary text.
+
+        Raises:
+            TextError: the tokenizer has no ids for it.
+        """
+
+    def special_id(self, text: str) -> int | None:
+        """The id of the special token that `text` spells, None if it spells none."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens spelled out; bytes that are no UTF-8 become U+FFFD."""
+
+    def stream(self) -> TextStream:
+        """A new decoding of ids that come one at a time."""
+
+
+class TextStream(Protocol):
+    """Text out of ids that come one at a time. A character whose bytes are spread over several ids comes whole."""
+
+    def feed(self, token_id: int) -> str:
+        """The text that is certain now and was not before; often a token, at times nothing."""
+
+    def end(self) -> str:
+        """The text that was still waiting for more ids. All pieces together are what `decode` gives."""
+
+
+class Gpt2Tokenizer:
+    """tiktoken's `gpt2` as a `Tokenizer`."""
+
+    name = "gpt2"
+    end_of_text_id: int | None = END_OF_TEXT_ID
+
+    def encode(self, text: str) -> list[int]:
+        """See `Tokenizer.encode`."""
+        return gpt2_encoding().encode_ordinary(text)
+
+    def special_id(self, text: str) -> int | None:
+        """See `Tokenizer.special_id`."""
+        return END_OF_TEXT_ID if text == ENDOFTEXT else None
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer.decode`."""
+        return b"".join(map(_bytes_of, ids)).decode("utf-8", errors="replace")
+
+    def stream(self) -> TextStream:
+        """See `Tokenizer.stream`."""
+        return _ByteStream()
+
+
+class _ByteStream:
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, token_id: int) -> str:
+        return self._decoder.decode(_bytes_of(token_id))
+
+    def end(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+def _bytes_of(token_id: int) -> bytes:
+    known = 0 <= token_id < GPT2_VOCAB_SIZE
+    return gpt2_encoding().decode_single_token_bytes(token_id) if known else b""
 
 
 @cache
@@ -66,13 +144,17 @@ def bpe_ranks(merges: str) -> dict[bytes, int]:
     return ranks
 
 
-def encode(text: str, context_length: int, encoding: tiktoken.Encoding | None = None) -> list[int]:
-    """The token ids of `text`; text that spells a special token is encoded as ordinary text.
+def encode(text: str, context_length: int, tokenizer: Tokenizer | None = None) -> list[int]:
+    """The token ids of `text`, by GPT-2's tokenizer if none is given.
 
     Raises:
-        TextError: the text gives no token, or more than `context_length`.
+        TextError: the text is no valid Unicode, gives no token, or more than `context_length`.
     """
-    ids = (encoding or gpt2_encoding()).encode_ordinary(text)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:  # a lone surrogate: bytes on a command line that are no UTF-8
+        raise TextError(f"the text {shorten(ascii(text))} is not valid Unicode; pass it in UTF-8") from error
+    ids = (tokenizer or Gpt2Tokenizer()).encode(text)
     if not ids:
         raise TextError(f"the text {text!r} gives no token; pass a text with at least one character")
     if len(ids) > context_length:
@@ -104,7 +186,7 @@ def encode_batch(
     context_length: int,
     *,
     side: Literal["left", "right"] = "right",
-    encoding: tiktoken.Encoding | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Texts as one padded batch: ids and attention mask, both int64 (texts, longest text in tokens).
 
@@ -113,7 +195,9 @@ def encode_batch(
     """
     if not texts:
         raise TextError("there is no text to encode; pass at least one")
-    return pad([encode(text, context_length, encoding) for text in texts], side=side)
+    tokenizer = tokenizer or Gpt2Tokenizer()
+    rows = [encode(text, context_length, tokenizer) for text in texts]
+    return pad(rows, side=side, pad_id=tokenizer.end_of_text_id or 0)
 
 
 def shorten(text: str, limit: int = 40) -> str:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from models.checkpoints.contract import Form, expected_shapes
 from models.checkpoints.layout import Axis, Layout
-from models.checkpoints.problems import some
 from models.checkpoints.stored import Stored
 from models.config import GPTConfig
 from models.errors import CheckpointError, ConfigError
+from models.problems import some
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -9,13 +9,13 @@ from typing import Any
 from models.checkpoints.checkpoint import Checkpoint
 from models.checkpoints.contract import CANONICAL, Form
 from models.checkpoints.fit import Declared, fit, share_storage, to_config, without_buffers, without_compile_prefix
-from models.checkpoints.json_files import read_json_object
 from models.checkpoints.layout import Layout
-from models.checkpoints.problems import some
 from models.checkpoints.registry import Family, register
 from models.checkpoints.stored import Stored
 from models.config import GPT_CONFIG_124M
 from models.errors import CheckpointError
+from models.json_files import read_json_object
+from models.problems import some
 
 HEAD_SIZE = 64
 """The width of a head in every GPT-2 and in every configuration of the book."""

@@ -13,13 +13,13 @@ from typing import Any
 from models.checkpoints.checkpoint import Checkpoint
 from models.checkpoints.contract import Form
 from models.checkpoints.fit import Declared, are_equal, fit, share_storage, to_config, without_buffers
-from models.checkpoints.json_files import read_json_object
 from models.checkpoints.layout import Layout, gpt2_names
-from models.checkpoints.problems import some
 from models.checkpoints.registry import Family, register
 from models.checkpoints.stored import Stored
 from models.config import Activation
 from models.errors import CheckpointError
+from models.json_files import read_json_object
+from models.problems import some
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_new": "gelu_tanh",

@@ -10,10 +10,10 @@ from models.checkpoints.checkpoint import Checkpoint
 from models.checkpoints.contract import Form
 from models.checkpoints.fit import Declared, are_equal, fit, to_config, without_buffers, without_compile_prefix
 from models.checkpoints.layout import Layout, gpt2_names
-from models.checkpoints.problems import some
 from models.checkpoints.registry import Family, register
 from models.checkpoints.stored import Stored
 from models.errors import CheckpointError
+from models.problems import some
 
 LAYOUT = Layout(
     blocks="transformer.h",

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from models.checkpoints.problems import some
 from models.errors import CheckpointError
+from models.problems import some
 
 _REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
 _ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.checkpoint import Checkpoint
-from models.checkpoints.problems import some
 from models.checkpoints.stored import Stored, read_stored
 from models.errors import CheckpointError, ConfigError
+from models.problems import some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from models.checkpoints.problems import some
 from models.errors import CheckpointError
+from models.problems import some
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
-from models.checkpoints.json_files import read_json_object
 from models.checkpoints.pickles import read_pickle
-from models.checkpoints.problems import some
 from models.checkpoints.safetensors_files import read_safetensors
 from models.errors import CheckpointError
+from models.json_files import read_json_object
+from models.problems import some
 
 USUAL_NAMES = (
     "model.safetensors",
