@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from exporter.artifact import Artifact
-from exporter.config import CaseSet, ExportConfig, Gate
+from exporter.config import ExportConfig, Gate
 from exporter.opsets import DEFAULT_OPSET
 from exporter.pipeline import export as export_source
 from exporter.progress import OnStage, ignore
@@ -23,7 +23,7 @@ def export(
     name: str | None = None,
     opset: int = DEFAULT_OPSET,
     texts: tuple[str, ...] | None = None,
-    cases: CaseSet = "default",
+    cases: tuple[str, ...] = ("default",),
     gate: Gate = "enforce",
     seed: int = 123,
     torchscript: bool = True,

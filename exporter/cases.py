@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.config import CaseSet, ExportConfig
-from exporter.errors import ConfigError, TextError
-from exporter.parity import Shown
+from exporter.case import Case
+from exporter.config import ExportConfig
+from exporter.errors import ConfigError
 from exporter.source import Source
-from models.tokenizer import encode_batch, pad
+from exporter.text_cases import text_cases
+from models.tokenizer import pad
 
-logger = logging.getLogger(__name__)
-
-SEED_TEXTS = ("Every effort moves you", "Every day holds a")
-"""The book's batch; compared where the user passes no text."""
 GRID_BATCHES = (1, 2, 5)
 GRID_SEQUENCES = (1, 2, 17)
 """Besides these, the context length."""
@@ -29,56 +21,52 @@ CASE_BYTES = 256 * 1024 * 1024
 PADDED_LENGTHS = (17, 1, 6)
 STEPS = 17
 
-Need = Literal["ids", "mask", "cache"]
-"""What a candidate must take to run a case: ids alone, an attention mask, or a past as well."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Ids to run and the mask of those that are no padding, both (batch, sequence), under a name."""
-
-    name: str
-    ids: NDArray[np.int64]
-    mask: NDArray[np.int64]
-    reason: str
-    """Why the case is there."""
-    note: str = ""
-    """What it does not show of what it stands for."""
-    chunks: tuple[int, ...] = ()
-    """Lengths of the pieces that a cached candidate is fed; empty for one pass."""
-    needs: Need = "ids"
-
-    @property
-    def positions(self) -> int:
-        """Positions that are run, padding included."""
-        return self.ids.size
-
-    def rows(self) -> Iterator[NDArray[np.int64]]:
-        """The ids of each row without its padding, (1, length)."""
-        for ids, mask in zip(self.ids, self.mask, strict=True):
-            yield ids[None, mask.astype(bool)]
-
-    def shown(self) -> Shown:
-        """What `parity.compare` needs of the case."""
-        return Shown(self.name, self.mask.astype(bool), self.note)
-
 
 def choose_cases(source: Source, config: ExportConfig) -> tuple[Case, ...]:
     """The cases that the settings ask for.
 
-    They are the texts where the model has a tokenizer (the default ones unless it cannot take them), the ways of
-    feeding a cache where the graph has one, and the shape grid.
+    They are the texts where the model has a tokenizer, the ways of feeding a cache where the graph has one, and the
+    shape grid.
 
     Raises:
         ConfigError: texts were given for a model without a tokenizer.
         TextError: a text gives no token, or more than the context holds.
     """
-    cases = _text_cases(source, config.texts)
+    cases = (*text_cases(source, config), *id_cases(source.context_length, source.vocab_size))
     if source.cache:
         cases += cache_cases(source.context_length, source.vocab_size, seed=config.seed)
     spent = sum(case.positions for case in cases)
-    grid = grid_cases(source.context_length, source.vocab_size, config.cases, seed=config.seed, spent=spent)
-    return (*cases, *grid)
+    grid = grid_cases(source.context_length, source.vocab_size, full=config.full, seed=config.seed, spent=spent)
+    return select((*cases, *grid), config.cases)
+
+
+def select(cases: tuple[Case, ...], names: tuple[str, ...]) -> tuple[Case, ...]:
+    """The cases of a set, or those whose names are given (`grid` stands for all that begin with it).
+
+    Raises:
+        ConfigError: a name is not among the cases; the message has those that are.
+    """
+    if names in (("default",), ("full",)):
+        return cases
+    known = [case.name for case in cases]
+    chosen = {
+        known_name for name in names for known_name in known if known_name == name or known_name.startswith(f"{name}-")
+    }
+    missing = [name for name in names if not any(k == name or k.startswith(f"{name}-") for k in known)]
+    if missing:
+        raise ConfigError(f"there is no case {', '.join(missing)}; choose default, full, or of {', '.join(known)}")
+    return tuple(case for case in cases if case.name in chosen)
+
+
+def id_cases(context_length: int, vocab_size: int) -> tuple[Case, ...]:
+    """One id over and over, and the first and last ids of the vocabulary in turn."""
+    length = min(STEPS, context_length)
+    repeated = np.full((1, length), vocab_size // 2, dtype=np.int64)
+    extreme = np.tile(np.array([[0, vocab_size - 1]]), length)[:, :length]
+    return (
+        Case("ids-repeated", repeated, np.ones_like(repeated), "one id over and over"),
+        Case("ids-extreme", extreme, np.ones_like(extreme), "the first and last ids of the vocabulary"),
+    )
 
 
 def cache_cases(context_length: int, vocab_size: int, *, seed: int = 0) -> tuple[Case, ...]:
@@ -108,7 +96,7 @@ def cache_cases(context_length: int, vocab_size: int, *, seed: int = 0) -> tuple
 
 
 def grid_cases(
-    context_length: int, vocab_size: int, chosen: CaseSet, *, seed: int = 0, spent: int = 0
+    context_length: int, vocab_size: int, *, full: bool = False, seed: int = 0, spent: int = 0
 ) -> tuple[Case, ...]:
     """Seeded random ids for each batch size and length, the last length being the context.
 
@@ -121,7 +109,7 @@ def grid_cases(
     cases = []
     for i, (batch, length) in enumerate(shapes):
         shown = length
-        if chosen == "default":
+        if not full:
             left = max(0, DEFAULT_POSITIONS - used)
             share = 2 * left // 3 if batch == 1 else left // (len(shapes) - i)
             shown = max(1, min(length, share // batch, CASE_BYTES // (4 * vocab_size * batch)))
@@ -130,23 +118,6 @@ def grid_cases(
         cases.append(Case(f"grid-{batch}x{shown}", ids, np.ones_like(ids), f"shape {batch} x {length}", note))
         used += batch * shown
     return tuple(cases)
-
-
-def _text_cases(source: Source, texts: tuple[str, ...] | None) -> tuple[Case, ...]:
-    if source.tokenizer is None:
-        if texts is not None:
-            raise ConfigError(
-                f"{source.name} has a vocabulary of {source.vocab_size} and no tokenizer for it; leave --text out"
-            )
-        return ()
-    try:
-        ids, mask = encode_batch(texts or SEED_TEXTS, source.context_length, tokenizer=source.tokenizer)
-    except TextError as error:
-        if texts is not None:
-            raise
-        logger.info("the default texts are left out: %s", error)
-        return ()
-    return (Case("text", ids, mask, "real token sequences"),)
 
 
 def _whole(name: str, ids: NDArray[np.int64], reason: str, chunks: tuple[int, ...]) -> Case:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from exporter.errors import ConfigError
+from exporter.limits import LIMITS, Limits
 from exporter.opsets import DEFAULT_OPSET, check_opset
 
-CaseSet = Literal["default", "full"]
-CASE_SETS: tuple[CaseSet, ...] = get_args(CaseSet)
 Gate = Literal["enforce", "report", "off"]
+GATES: tuple[Gate, ...] = get_args(Gate)
 Profile = Literal["portable"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
-GATES: tuple[Gate, ...] = get_args(Gate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,12 @@ class ExportConfig:
     opset: int = DEFAULT_OPSET
     texts: tuple[str, ...] | None = None
     """Texts of the text case; None is the book's two prompts where the model has a tokenizer."""
-    cases: CaseSet = "default"
+    corpus: str | None = None
+    """A text to compare on in windows of the context, from `--text-file`."""
+    cases: tuple[str, ...] = ("default",)
+    """`("default",)` of about 2,000 positions, `("full",)`, or the names of cases."""
+    limits: Limits | None = None
+    """What is allowed; None is the precision's row of `LIMITS`."""
     gate: Gate = "enforce"
     """On a failed comparison `enforce` publishes nothing, `report` publishes and records it; `off` compares nothing."""
     seed: int = 123
@@ -42,13 +47,11 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         check_opset(self.opset)
-        for name, value, allowed in (
-            ("cases", self.cases, CASE_SETS),
-            ("gate", self.gate, GATES),
-            ("profile", self.profile, PROFILES),
-        ):
+        for name, value, allowed in (("gate", self.gate, GATES), ("profile", self.profile, PROFILES)):
             if value not in allowed:
                 raise ConfigError(f"{name} {value!r} is not known; choose one of {', '.join(allowed)}")
+        if not self.cases:
+            raise ConfigError("no case was chosen; choose default, full, or names of cases")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed {self.seed} is out of range; choose one from 0 to 2**63 - 1")
         if self.texts is not None and not self.texts:
@@ -56,7 +59,22 @@ class ExportConfig:
         if not self.onnx and self.torchscript is False:
             raise ConfigError("neither ONNX nor TorchScript was asked for; ask for at least one")
 
+    @property
+    def allowed(self) -> Limits:
+        """The limits that hold."""
+        return self.limits or LIMITS["fp32"]
+
+    @property
+    def full(self) -> bool:
+        """Whether every shape is run whole."""
+        return self.cases == ("full",)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON values of every field."""
+        """JSON values of every field; of the corpus its SHA-256."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return values | {"texts": None if self.texts is None else list(self.texts)}
+        return values | {
+            "texts": None if self.texts is None else list(self.texts),
+            "corpus": None if self.corpus is None else hashlib.sha256(self.corpus.encode()).hexdigest(),
+            "cases": list(self.cases),
+            "limits": self.allowed.to_dict(),
+        }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from models.errors import CheckpointError, ConfigError, GptExportError, TextError
 
 if TYPE_CHECKING:
-    from exporter.parity import ParityReport
+    from exporter.report import ParityReport
 
 __all__ = [
     "ArtifactError",

@@ -1,4 +1,4 @@
-"""Arrays to verdicts: how far a candidate's logits are from the reference's. NumPy only.
+"""Arrays to verdicts: how far a candidate's logits are from the reference's. NumPy only; sums are in float64.
 
 Differences are taken in the logits' own float32: of two numbers within a factor of two of each other the difference
 is exact (Sterbenz, "Floating-Point Computation", 1974), and anything further apart is far over every limit.
@@ -7,181 +7,71 @@ is exact (Sterbenz, "Floating-Point Computation", 1974), and anything further ap
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.limits import NOISE_FLOOR, Limits
+from exporter.report import CaseResult
+
 Logits = NDArray[np.float32]
 
-NOISE_FACTOR = 8.0
-"""How many times eager's own noise a candidate may be off; `docs/parity.md` has the measurement."""
-NOISE_FLOOR = 2.0**-20
-"""The least relative noise assumed (8 units in the last place): short sums can come out exact by luck."""
 _SLICE_ELEMENTS = 512 * 1024
-"""About 2 MB of float32: a slice and its difference stay in cache."""
+"""About 2 MB of float32: a slice and what is made of it stay in cache, and memory stays bounded."""
+_WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """What float32 may cost: a multiple of the error that eager float32 has against float64, relative to the logits.
+    """The limits, and the unit of the one that is relative to float32's own error.
 
-    `noise` is the largest such error over the root mean square of the logits, measured on this very model.
-    `source` says on what: "probe" (a few positions, for all cases), "case" (the case itself), or "given".
+    `noise` is the largest error of eager float32 against float64 over the root mean square of the logits, measured on
+    this very model. `source` says on what: "probe" (a few positions, for all cases) or "case" (the case itself).
     """
 
+    limits: Limits
     noise: float
     source: str = "probe"
 
-    def limit(self, scale: float) -> float:
-        """The largest absolute difference allowed where the logits have the root mean square `scale`."""
-        return NOISE_FACTOR * max(self.noise, NOISE_FLOOR) * scale
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseResult:
-    """One case of one target, compared."""
-
-    name: str
-    batch: int
-    sequence: int
-    positions: int
-    """Compared positions; padding is none of them."""
-    note: str
-    """What the case does not show of what it was meant to, such as a shape that was shrunk; empty otherwise."""
-    scale: float
-    """Root mean square of the reference's logits."""
-    limit: float
-    limit_source: str
-    max_abs: float
-    worst_ratio: float
-    """`max_abs / limit`; at most 1 passes."""
-    worst_index: tuple[int, int, int]
-    """Row, position and token of the largest difference."""
-    top1_agreement: float
-    """Share of positions whose likeliest token is the same; near-ties within the limit count as the same."""
-    top1_ties: int
-    """Positions where the likeliest token differs, but by no more than both errors could explain."""
-    non_finite: int
-    """Candidate logits that are NaN or Inf."""
-    fault: str = ""
-    """What kept the case from being compared, such as a wrong shape; empty otherwise."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the candidate may be believed on this case."""
-        return not self.fault and self.non_finite == 0 and self.worst_ratio <= 1 and self.top1_agreement == 1
-
-    def with_fault(self, fault: str) -> CaseResult:
-        """This result, failed because of `fault`."""
-        return replace(self, fault=fault)
-
-    def explain(self) -> str:
-        """The failure in words."""
-        if self.fault:
-            return f"case {self.name}: {self.fault}"
-        if self.non_finite:
-            return f"case {self.name}: {self.non_finite} logits are NaN or Inf"
-        row, position, token = self.worst_index
-        return (
-            f"case {self.name}: logits differ by {self.max_abs:.3g} where {self.limit:.3g} is allowed "
-            f"({self.worst_ratio:.3g} times; row {row}, position {position}, token {token}; "
-            f"top-1 agrees on {self.top1_agreement:.1%})"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values of every field, and `passed`."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return values | {"worst_index": list(self.worst_index), "passed": self.passed}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsResult:
-    """The bit-for-bit comparison of the file's weights with their source."""
-
-    checked: int
-    size_bytes: int
-    mismatches: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether all are equal."""
-        return not self.mismatches
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values of every field, and `passed`."""
-        return {
-            "checked": self.checked,
-            "size_bytes": self.size_bytes,
-            "mismatches": list(self.mismatches),
-            "passed": self.passed,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParityReport:
-    """The verdict on an artifact: every case of every target, and the weights."""
-
-    targets: Mapping[str, tuple[CaseResult, ...]]
-    weights: WeightsResult | None
-    noise: float
-    """Relative error of eager float32 against float64; see `Tolerance`."""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def failures(self) -> tuple[str, ...]:
-        """Every failure in words; empty when the artifact may be believed."""
-        weights = () if self.weights is None else self.weights.mismatches
-        cases = [
-            f"{target}, {result.explain()}"
-            for target, results in self.targets.items()
-            for result in results
-            if not result.passed
-        ]
-        return (*weights, *cases)
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing failed."""
-        return not self.failures
-
-    def summary(self) -> dict[str, Any]:
-        """What the manifest keeps: the verdict and the worst figures of each target."""
-        return {
-            "passed": self.passed,
-            "failures": list(self.failures),
-            "noise": self.noise,
-            "noise_factor": NOISE_FACTOR,
-            "notes": list(self.notes),
-            "weights": None if self.weights is None else self.weights.to_dict(),
-            "targets": {
-                target: {
-                    "cases": len(results),
-                    "positions": sum(result.positions for result in results),
-                    "max_abs": max(result.max_abs for result in results),
-                    "worst_ratio": max(result.worst_ratio for result in results),
-                    "top1_agreement": min(result.top1_agreement for result in results),
-                    "non_finite": sum(result.non_finite for result in results),
-                }
-                for target, results in self.targets.items()
-            },
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """The summary with every case."""
-        cases = {target: [result.to_dict() for result in results] for target, results in self.targets.items()}
-        return self.summary() | {"cases": cases}
+    def at(self, scale: float) -> tuple[float, float]:
+        """`(atol, rtol)` of a single logit where the logits have the root mean square `scale`."""
+        if self.limits.noise_factor is None:
+            return self.limits.atol or 0.0, self.limits.rtol or 0.0
+        return self.limits.noise_factor * max(self.noise, NOISE_FLOOR) * scale, 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is compared: ids, the mask of positions that count, and how the case calls itself."""
+    """What a comparison needs of a case: its name and note, which positions count, and the text's next tokens."""
 
     name: str
     mask: NDArray[np.bool_]
     note: str = ""
+    targets: NDArray[np.int64] | None = None
+    """For text, the token that follows each position, -1 where there is none; perplexity is taken over these."""
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What one slice of positions adds to the case."""
+
+    max_abs: float = 0.0
+    worst_ratio: float = 0.0
+    worst_index: tuple[int, int, int] = (0, 0, 0)
+    signal: float = 0.0
+    noise: float = 0.0
+    kl_sum: float = 0.0
+    kl_max: float = 0.0
+    other_top1: int = 0
+    ties: int = 0
+    other_top5: int = 0
+    non_finite: int = 0
+    expected_nll: float = 0.0
+    found_nll: float = 0.0
+    n_targets: int = 0
 
 
 def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolerance) -> CaseResult:
@@ -190,55 +80,56 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
     Positions outside the case's mask count for nothing. An error is never raised for a wrong candidate: it is a
     result that did not pass.
     """
-    batch, sequence = case.mask.shape
-    empty = CaseResult(
-        name=case.name,
-        batch=batch,
-        sequence=sequence,
-        positions=int(case.mask.sum()),
-        note=case.note,
-        scale=0.0,
-        limit=0.0,
-        limit_source=tolerance.source,
-        max_abs=0.0,
-        worst_ratio=0.0,
-        worst_index=(0, 0, 0),
-        top1_agreement=1.0,
-        top1_ties=0,
-        non_finite=0,
-    )
+    fault = ""
     if candidate.shape != reference.shape:
-        return replace(empty, fault=f"the logits have shape {list(candidate.shape)}, not {list(reference.shape)}")
-    if candidate.dtype != np.float32:
-        return replace(empty, fault=f"the logits are {candidate.dtype}, not float32")
+        fault = f"the logits have shape {list(candidate.shape)}, not {list(reference.shape)}"
+    elif candidate.dtype != np.float32:
+        fault = f"the logits are {candidate.dtype}, not float32"
+    if fault:
+        return CaseResult.faulty(case.name, case.mask.shape, case.note, fault)
     scale = root_mean_square(reference, case.mask)
-    limit = tolerance.limit(scale)
-    max_abs, worst_index, differing, ties, non_finite = 0.0, (0, 0, 0), 0, 0, 0
-    for row, positions in slices(case.mask, reference.shape[2]):
-        expected, found = reference[row, positions], candidate[row, positions]
-        with np.errstate(invalid="ignore"):
-            error = np.abs(found - expected)
-        worst = float(error.max())
-        if not math.isfinite(worst):
-            non_finite += int(np.count_nonzero(~np.isfinite(found)))
-            error[~np.isfinite(error)] = 0
-            worst = float(error.max())
-        if worst > max_abs:
-            at, token = np.unravel_index(int(error.argmax()), error.shape)
-            max_abs, worst_index = worst, (row, int(positions[at]), int(token))
-        differs, tied = _top1(expected, found, limit)
-        differing, ties = differing + differs, ties + tied
-    ratio = max_abs / limit if limit else (0.0 if max_abs == 0 else math.inf)
-    return replace(
-        empty,
+    atol, rtol = tolerance.at(scale)
+    by_position = np.zeros(case.mask.shape[1], np.float32)
+
+    def measure(part: tuple[int, NDArray[np.intp]]) -> _Sums:
+        row, positions = part
+        targets = None if case.targets is None else case.targets[row, positions]
+        sums, errors = _measure(reference[row, positions], candidate[row, positions], targets, atol, rtol)
+        at, token = sums.worst_index[1:]
+        sums.worst_index = (row, int(positions[at]), token)
+        np.maximum.at(by_position, positions, errors)
+        return sums
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        parts = list(pool.map(measure, slices(case.mask, reference.shape[2])))
+    worst = max(parts, key=lambda sums: sums.worst_ratio)
+    count = int(case.mask.sum())
+    signal, noise = sum(sums.signal for sums in parts), sum(sums.noise for sums in parts)
+    n_targets = sum(sums.n_targets for sums in parts)
+    return CaseResult(
+        name=case.name,
+        batch=case.mask.shape[0],
+        sequence=case.mask.shape[1],
+        positions=count,
+        note=case.note,
         scale=rounded(scale),
-        limit=rounded(limit),
-        max_abs=rounded(max_abs),
-        worst_ratio=rounded(min(ratio, 1e300)),
-        worst_index=worst_index,
-        top1_agreement=1 - differing / max(1, empty.positions),
-        top1_ties=ties,
-        non_finite=non_finite,
+        limit=rounded(atol + rtol * scale),
+        limit_source=tolerance.source if tolerance.limits.noise_factor is not None else "given",
+        max_abs=rounded(max(sums.max_abs for sums in parts)),
+        worst_ratio=rounded(worst.worst_ratio),
+        worst_index=worst.worst_index,
+        sqnr_db=rounded(10 * math.log10(signal / noise)) if signal and noise else None,
+        kl_mean=rounded(sum(sums.kl_sum for sums in parts) / count),
+        kl_max=rounded(max(sums.kl_max for sums in parts)),
+        top1_agreement=1 - sum(sums.other_top1 for sums in parts) / count,
+        top1_ties=sum(sums.ties for sums in parts),
+        top5_agreement=1 - sum(sums.other_top5 for sums in parts) / count,
+        non_finite=sum(sums.non_finite for sums in parts),
+        reference_perplexity=_perplexity(sum(sums.expected_nll for sums in parts), n_targets),
+        candidate_perplexity=_perplexity(sum(sums.found_nll for sums in parts), n_targets),
+        error_by_position=tuple(float(f"{error:.2g}") for error in by_position),
+        kl_limit=tolerance.limits.kl_mean,
+        top1_limit=tolerance.limits.top1,
     )
 
 
@@ -264,14 +155,69 @@ def slices(mask: NDArray[np.bool_], vocab_size: int) -> list[tuple[int, NDArray[
 
 def rounded(value: float) -> float:
     """`value` to four significant digits: what reports keep, so that they do not vary with the last bits of a sum."""
-    return float(f"{value:.4g}")
+    return float(f"{min(value, 1e300):.4g}")
 
 
-def _top1(expected: Logits, found: Logits, limit: float) -> tuple[int, int]:
-    """How many positions choose another token, and of these how many are ties, which then do not count as other."""
-    best, chosen = expected.argmax(axis=1), found.argmax(axis=1)
-    at = np.arange(len(best))
-    margin = expected[at, best] - expected[at, chosen]
-    other = chosen != best
-    ties = other & (margin <= 2 * limit)
-    return int(np.count_nonzero(other & ~ties)), int(np.count_nonzero(ties))
+def _measure(
+    expected: Logits, found: Logits, targets: NDArray[np.int64] | None, atol: float, rtol: float
+) -> tuple[_Sums, Logits]:
+    """What the positions of one slice add up to, and the largest error at each."""
+    sums = _Sums()
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = np.abs(found - expected)
+    if not math.isfinite(float(error.max())):
+        broken = ~np.isfinite(found)
+        sums.non_finite = int(np.count_nonzero(broken))
+        found = np.where(broken, np.float32(-1e30), found)
+        error[~np.isfinite(error)] = 0
+    ratio = error if rtol == 0 else error / (atol + rtol * np.abs(expected))
+    place = int(ratio.argmax())
+    at, token = divmod(place, expected.shape[1])
+    worst = float(ratio[at, token])
+    sums.worst_ratio = worst if rtol else worst / atol if atol else (math.inf if worst else 0.0)
+    sums.worst_index = (0, at, token)
+    sums.max_abs = float(error.max())
+    flat, difference = expected.reshape(-1), error.reshape(-1)
+    sums.signal, sums.noise = float(np.dot(flat, flat)), float(np.dot(difference, difference))
+    _add_choices(sums, expected, found, atol + rtol * float(np.abs(expected).max()))
+    _add_divergence(sums, expected, found, targets)
+    return sums, error.max(axis=1)
+
+
+def _add_choices(sums: _Sums, expected: Logits, found: Logits, limit: float) -> None:
+    """Counts positions that choose another token, or other five tokens, by more than both errors could explain."""
+    at = np.arange(len(expected))
+    left = expected.copy()
+    top = np.empty((len(expected), min(5, expected.shape[1])), np.intp)
+    for i in range(top.shape[1]):
+        top[:, i] = left.argmax(axis=1)
+        left[at, top[:, i]] = -np.inf
+    chosen = found.argmax(axis=1)
+    margin = expected[at, top[:, 0]] - expected[at, chosen]
+    other = chosen != top[:, 0]
+    sums.ties = int(np.count_nonzero(other & (margin <= 2 * limit)))
+    sums.other_top1 = int(np.count_nonzero(other)) - sums.ties
+    least = np.take_along_axis(found, top, axis=1).min(axis=1)
+    rest = np.where(np.isneginf(left), -np.inf, found).max(axis=1)
+    sums.other_top5 = int(np.count_nonzero(rest - least > 2 * limit))
+
+
+def _add_divergence(sums: _Sums, expected: Logits, found: Logits, targets: NDArray[np.int64] | None) -> None:
+    """KL(p || q) = sum p (log p - log q) of the softmax distributions, and the negative log-likelihood of targets."""
+    a = expected.astype(np.float64)
+    a -= a.max(axis=1, keepdims=True)
+    b = found.astype(np.float64)
+    b -= b.max(axis=1, keepdims=True)
+    p = np.exp(a)
+    total_a = p.sum(axis=1)
+    log_a, log_b = np.log(total_a), np.log(np.exp(b).sum(axis=1))
+    kl = np.maximum(np.einsum("ij,ij->i", p, a - b) / total_a - log_a + log_b, 0)
+    sums.kl_sum, sums.kl_max = float(kl.sum()), float(kl.max())
+    if targets is not None and (known := np.flatnonzero(targets >= 0)).size:
+        sums.expected_nll = float((log_a[known] - a[known, targets[known]]).sum())
+        sums.found_nll = float((log_b[known] - b[known, targets[known]]).sum())
+        sums.n_targets = known.size
+
+
+def _perplexity(nll: float, count: int) -> float | None:
+    return rounded(math.exp(min(nll / count, 700))) if count else None

@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from exporter import torchscript
 from exporter.artifact import Artifact
-from exporter.cases import Case, choose_cases
+from exporter.case import Case
+from exporter.cases import choose_cases
 from exporter.config import ExportConfig
 from exporter.errors import ArtifactError, GraphError, ParityError
 from exporter.graph import to_onnx
@@ -24,14 +25,15 @@ from exporter.layout import Layout
 from exporter.libraries import library_versions
 from exporter.manifest import MANIFEST_NAME, Manifest, dump
 from exporter.onnx_file import write_onnx
-from exporter.parity import ParityReport
 from exporter.passes import portable_passes, run_passes
 from exporter.progress import OnStage, ignore
-from exporter.runs import run_of_module, run_of_session
+from exporter.report import ParityReport
+from exporter.runs import feed_graph, run_of_module, run_of_session
 from exporter.runtime import Session
 from exporter.script import script, script_cached
 from exporter.source import Source
 from exporter.staging import check_output, stage
+from exporter.tracing import initializer_sources, with_layers
 from exporter.validate import Candidate, validate
 from exporter.weights_check import check_weights
 
@@ -63,7 +65,7 @@ def export(
         manifest = draft.manifest
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
-                report = _compare(draft, source, cases, written.layouts, Path(scratch), on_stage)
+                report = _compare(draft, source, config, written.layouts, Path(scratch), on_stage)
             if config.gate == "enforce":
                 raise_if_failed(report, "nothing was published")
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
@@ -119,14 +121,15 @@ def validate_artifact(
     if variant := artifact.manifest.variants.get(VARIANT):
         layouts = {name: Layout(**layout) for name, layout in variant["weights"].items()}
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        return _compare(artifact, source, choose_cases(source, config), layouts, Path(scratch), on_stage)
+        return _compare(artifact, source, config, layouts, Path(scratch), on_stage)
 
 
 def raise_if_failed(report: ParityReport, consequence: str) -> None:
     """Raises a `ParityError` that names the first failure, if there is one."""
     if failures := report.failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        raise ParityError(f"the export is not the model: {failures[0]}{more}; {consequence}", report)
+        where = f"; {report.first_fault.explain()}" if report.first_fault else ""
+        raise ParityError(f"the export is not the model: {failures[0]}{more}{where}; {consequence}", report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +203,13 @@ def _write_manifest(
 def _compare(
     artifact: Artifact,
     source: Source,
-    cases: tuple[Case, ...],
+    config: ExportConfig,
     layouts: Mapping[str, Layout],
     scratch: Path,
     on_stage: OnStage,
 ) -> ParityReport:
     weights = None
+    cases = choose_cases(source, config)
     candidates: dict[str, Candidate] = {}
     if VARIANT in artifact.manifest.variants:
         on_stage("compare weights")
@@ -218,9 +222,22 @@ def _compare(
         candidates["torchscript"] = Candidate(
             lambda: run_of_module(torchscript.load(artifact.folder / TORCHSCRIPT_PATH)), frozenset(("ids",))
         )
-    results, noise, notes = validate(source.reference, candidates, cases, scratch, on_stage)
-    notes = (*source.notes, *_unlisted(source, layouts), *notes)
-    return ParityReport(targets=results, weights=weights, noise=noise, notes=notes)
+    found = validate(
+        source.reference, candidates, cases, config.allowed, scratch, on_stage, describe=source.describe_token
+    )
+    report = ParityReport(
+        targets=found.results,
+        weights=weights,
+        noise=found.noise,
+        limits=config.allowed,
+        notes=(*source.notes, *_unlisted(source, layouts), *found.notes),
+        opened=found.opened,
+    )
+    if weights is None:
+        return report
+    on_stage("trace layers")
+    path = artifact.variant_path(VARIANT)
+    return with_layers(report, source, path, initializer_sources(source, layouts), cases, feed_graph(source.cache))
 
 
 def _unlisted(source: Source, layouts: Mapping[str, Layout]) -> tuple[str, ...]:

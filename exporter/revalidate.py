@@ -8,10 +8,11 @@ from typing import Any
 from exporter.artifact import Artifact
 from exporter.config import ExportConfig
 from exporter.errors import SourceError
+from exporter.limits import Limits
 from exporter.manifest import Manifest
-from exporter.parity import ParityReport
-from exporter.pipeline import raise_if_failed, validate_artifact
+from exporter.pipeline import validate_artifact
 from exporter.progress import OnStage, ignore
+from exporter.report import ParityReport
 from exporter.source_names import known_names, read_source
 
 
@@ -19,17 +20,18 @@ def revalidate(
     folder: Path,
     *,
     against: str | None = None,
-    cases: Any = "default",
-    texts: tuple[str, ...] | None = None,
     config_file: Path | None = None,
+    texts: tuple[str, ...] | None = None,
+    corpus: str | None = None,
+    cases: tuple[str, ...] = ("default",),
+    limits: Limits | None = None,
     on_stage: OnStage = ignore,
 ) -> ParityReport:
-    """The report on the artifact in `folder`; texts and seed are those of its export unless others are given.
+    """The report on the artifact in `folder`; texts, seed and limits are those of its export unless others are given.
 
     Raises:
         ArtifactError: the artifact is damaged, or was made from a source of other sizes.
         SourceError: the manifest does not suffice to make the source again, and `against` is None.
-        ParityError: the files are not the source's model.
     """
     artifact = Artifact.open(folder)
     manifest = artifact.manifest
@@ -48,10 +50,15 @@ def revalidate(
     source = read_source(
         name, seed=int(record.get("seed", export["seed"])), config_file=config_file, cached=_cached(manifest)
     )
-    config = ExportConfig(opset=export["opset"], texts=texts or recorded, cases=cases, seed=int(export["seed"]))
-    report = validate_artifact(artifact, source, config, on_stage=on_stage)
-    raise_if_failed(report, f"do not use {folder}")
-    return report
+    config = ExportConfig(
+        opset=export["opset"],
+        texts=texts or recorded,
+        corpus=corpus,
+        cases=cases,
+        limits=limits or Limits(**export["limits"]),
+        seed=int(export["seed"]),
+    )
+    return validate_artifact(artifact, source, config, on_stage=on_stage)
 
 
 def _cached(manifest: Manifest) -> bool:

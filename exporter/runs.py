@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporter.cases import Case
+from exporter.activations import Array, Feed
+from exporter.case import Case
 from exporter.parity import Logits
 from exporter.runtime import Session
+from exporter.signature import ATTENTION_MASK, INPUT_IDS, POSITION_IDS, CacheShape
 
 Run = Callable[[Case], Logits]
 """A case to its logits, float32 (batch, sequence, vocabulary); those at padding mean nothing."""
@@ -28,13 +31,33 @@ def run_of_session(session: Session) -> Run:
 
     def run(case: Case) -> Logits:
         decoding = session.decoding(len(case.ids))
-        cuts = np.cumsum((0, *(case.chunks or (case.ids.shape[1],))))
-        parts = [
-            decoding.feed(case.ids[:, start:stop], case.mask[:, start:stop]) for start, stop in itertools.pairwise(cuts)
-        ]
+        parts = [decoding.feed(case.ids[:, start:stop], case.mask[:, start:stop]) for start, stop in case.cuts()]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     return run
+
+
+def feed_graph(cache: CacheShape | None) -> Feed:
+    """The feed of one of our own graphs, with or without a cache; see `exporter.activations.Feed`."""
+
+    def feed(session: ort.InferenceSession, case: Case, tensors: Sequence[str]) -> list[dict[str, Array]]:
+        past: dict[str, Array] = {}
+        if cache:
+            empty = np.zeros((len(case.ids), cache.n_heads, 0, cache.head_dim), np.float32)
+            past = dict.fromkeys(cache.past_names(), empty)
+        present_names = cache.present_names() if cache else []
+        positions = np.maximum(np.cumsum(case.mask, axis=1) - 1, 0)
+        chunks = []
+        for start, stop in case.cuts():
+            inputs: dict[str, NDArray[Any]] = {INPUT_IDS: case.ids[:, start:stop], **past}
+            if cache:
+                inputs |= {ATTENTION_MASK: case.mask[:, :stop], POSITION_IDS: positions[:, start:stop]}
+            outputs = session.run([*tensors, *present_names], inputs)
+            chunks.append(dict(zip(tensors, outputs, strict=False)))
+            past = dict(zip(past, outputs[len(tensors) :], strict=True))
+        return chunks
+
+    return feed
 
 
 def run_rows_alone(module: nn.Module, case: Case) -> Logits:

@@ -48,6 +48,12 @@ class Source:
     notes: tuple[str, ...] = ()
     """What was assumed, in words for the user."""
 
+    @property
+    def describe_token(self) -> Callable[[int], str] | None:
+        """The text of a token id, None without a tokenizer; ids that the tokenizer does not know are empty."""
+        tokenizer = self.tokenizer
+        return None if tokenizer is None else lambda token: tokenizer.decode([token])
+
     def signature(self) -> Signature:
         """Inputs and outputs of the graph."""
         return cached(self.vocab_size, self.cache) if self.cache else uncached(self.vocab_size)

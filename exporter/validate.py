@@ -7,15 +7,19 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
-from exporter.cases import Case, Need
+from exporter.case import Case, Need
 from exporter.errors import GptExportError
+from exporter.limits import Limits
 from exporter.noise import ASSUMED_NOISE, NOISE_CEILING, measure_noise
-from exporter.parity import CaseResult, Logits, Tolerance, compare
+from exporter.opened import Describe, open_case
+from exporter.parity import Logits, Tolerance, compare
 from exporter.progress import OnStage
+from exporter.report import CaseResult
 from exporter.runs import Run, run_rows_alone
 
 logger = logging.getLogger(__name__)
@@ -29,6 +33,17 @@ class Candidate:
 
     open: Callable[[], Run]
     takes: frozenset[Need]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What `validate` found."""
+
+    results: Mapping[str, tuple[CaseResult, ...]]
+    noise: float
+    opened: Mapping[str, Any] | None
+    """The worst case token by token."""
+    notes: tuple[str, ...]
 
 
 class ReferenceLogits:
@@ -59,10 +74,12 @@ def validate(
     reference: Callable[[], nn.Module],
     candidates: Mapping[str, Candidate],
     cases: tuple[Case, ...],
+    limits: Limits,
     scratch: Path,
     on_stage: OnStage,
-) -> tuple[dict[str, tuple[CaseResult, ...]], float, tuple[str, ...]]:
-    """Every case of every candidate compared, the noise that set the limits, and notes.
+    describe: Describe | None = None,
+) -> Comparison:
+    """Every case of every candidate compared, the noise that set the limits, and the worst case opened.
 
     A case that leaves the limit set from the probe is judged again by the noise of eager on that very case: some
     models amplify rounding on some inputs by orders of magnitude, and then eager is off by as much.
@@ -71,6 +88,7 @@ def validate(
         reference: hands out the eager module; it is let go before the first candidate is opened.
         candidates: by target; a case that a candidate cannot take is left out for it.
         scratch: a folder for the reference's logits.
+        describe: the text of a token, where there is a tokenizer.
     """
     logits = ReferenceLogits(scratch)
     on_stage("run eager")
@@ -78,24 +96,28 @@ def validate(
     logits.record(module, cases)
     noise, notes = probe_noise(module, cases)
     del module
-    tolerance = Tolerance(noise=noise)
-    results = {}
+    results: dict[str, tuple[CaseResult, ...]] = {}
+    opened, opened_ratio = None, -1.0
     for target, candidate in candidates.items():
         on_stage(f"run {target}")
         gc.collect()
         taken = [case for case in cases if case.needs in candidate.takes]
         run = candidate.open()
-        found = [_compared(case, run, logits, tolerance) for case in taken]
-        if not all(result.passed for result in found):
-            found = [
-                _second_opinion(result, case, reference, run, logits) for result, case in zip(found, taken, strict=True)
-            ]
+        found = []
+        for case in taken:
+            result, produced = _compared(case, run, logits, Tolerance(limits=limits, noise=noise))
+            if not result.passed:
+                result = _second_opinion(result, produced, case, reference, logits, limits)
+            found.append(result)
+            if produced is not None and result.worst_ratio > opened_ratio:
+                opened_ratio = result.worst_ratio
+                opened = open_case(target, case, logits.of(case), produced, result.worst_index, describe)
         results[target] = tuple(found)
         del run
     if noise > NOISE_CEILING:
         fault = f"eager float32 is {noise:.2g} of its logits off float64, too much to judge by; is dropout left on?"
         results = {target: tuple(result.with_fault(fault) for result in found) for target, found in results.items()}
-    return results, noise, notes
+    return Comparison(results, noise, opened, notes)
 
 
 def probe_noise(reference: nn.Module, cases: Iterable[Case]) -> tuple[float, tuple[str, ...]]:
@@ -107,26 +129,34 @@ def probe_noise(reference: nn.Module, cases: Iterable[Case]) -> tuple[float, tup
     return noise, ()
 
 
-def _compared(case: Case, run: Run, logits: ReferenceLogits, tolerance: Tolerance) -> CaseResult:
+def _compared(case: Case, run: Run, logits: ReferenceLogits, tolerance: Tolerance) -> tuple[CaseResult, Logits | None]:
+    """The verdict on a case, and the candidate's logits where there are some of the right shape."""
     expected = logits.of(case)
     try:
         found = run(case)
     except Exception as error:  # onnxruntime and TorchScript raise what they like; a case that cannot run has failed
         if isinstance(error, GptExportError | RuntimeError | ValueError) or "onnxruntime" in type(error).__module__:
-            failed = compare(case.shown(), expected, np.empty((0,), np.float32), tolerance)
-            return failed.with_fault(f"does not run: {' '.join(str(error).split())}")
+            reason = " ".join(str(error).split())
+            return CaseResult.faulty(case.name, case.ids.shape, case.note, f"does not run: {reason}"), None
         raise
-    return compare(case.shown(), expected, found, tolerance)
+    result = compare(case.shown(), expected, found, tolerance)
+    return result, None if result.fault else found
 
 
 def _second_opinion(
-    result: CaseResult, case: Case, reference: Callable[[], nn.Module], run: Run, logits: ReferenceLogits
+    result: CaseResult,
+    found: Logits | None,
+    case: Case,
+    reference: Callable[[], nn.Module],
+    logits: ReferenceLogits,
+    limits: Limits,
 ) -> CaseResult:
-    if result.passed or result.fault or result.non_finite:
+    if found is None or result.non_finite or limits.noise_factor is None:
         return result
     module = reference()
     noises = [noise for row in case.rows() if (noise := measure_noise(module, row)) is not None]
     if not noises or max(noises) > NOISE_CEILING:
         return result
     logger.info("case %s left its limit; eager's own noise there is %.3g", case.name, max(noises))
-    return _compared(case, run, logits, Tolerance(noise=max(noises), source="case"))
+    tolerance = Tolerance(limits=limits, noise=max(noises), source="case")
+    return compare(case.shown(), logits.of(case), found, tolerance)

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
 from exporter.layout import Layout
-from exporter.parity import WeightsResult
+from exporter.report import WeightsResult
 
 _BLOCK_ELEMENTS = 4 * 1024 * 1024
 

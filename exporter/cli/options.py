@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from exporter.cli.errors import F, RunOptions
+from models.errors import TextError
 
 OUTPUT = click.Path(path_type=Path)
 ARTIFACTS = Path("artifacts")
@@ -32,21 +33,70 @@ def export_options(command: F) -> F:
 
 
 def case_options(command: F) -> F:
-    """Adds the options that choose what is compared."""
-    command = click.option(
-        "--cases",
-        type=click.Choice(["default", "full"]),
-        default="default",
-        show_default=True,
-        help="How much is compared: about 2,000 positions, or every shape whole.",
-    )(command)
-    return click.option(
-        "--text",
-        "texts",
-        multiple=True,
-        metavar="TEXT",
-        help="A text to compare on; repeatable.  [default: two prompts of the book]",
-    )(command)
+    """Adds the options that choose what is compared, and what is allowed."""
+    options = (
+        click.option(
+            "--text",
+            "texts",
+            multiple=True,
+            metavar="TEXT",
+            help="A text to compare on; repeatable.  [default: two prompts of the book]",
+        ),
+        click.option(
+            "--text-file",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            metavar="FILE",
+            help="A UTF-8 text to compare on as well.",
+        ),
+        click.option(
+            "--cases",
+            default="default",
+            show_default=True,
+            metavar="SET|NAMES",
+            help="default: about 2,000 positions; full: every shape whole; or names of cases, with commas.",
+        ),
+        click.option("--atol", type=float, help="Allow this difference, with --rtol, instead of the measured limit."),
+        click.option("--rtol", type=float, help="Allow this share of each logit, with --atol."),
+        click.option("--kl", type=float, help="Allow this mean KL divergence, in nats."),
+        click.option("--top1", type=float, help="Demand this share of agreeing likeliest tokens.  [default: 1]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def comparison(
+    *,
+    texts: tuple[str, ...],
+    text_file: Path | None,
+    cases: str,
+    atol: float | None,
+    rtol: float | None,
+    kl: float | None,
+    top1: float | None,
+) -> dict[str, Any]:
+    """What `case_options` were given, as settings of `ExportConfig`; limits are None where none was."""
+    from exporter.limits import LIMITS
+
+    given = {atol, rtol, kl, top1}
+    return {
+        "texts": texts or None,
+        "corpus": None if text_file is None else read_text(text_file),
+        "cases": tuple(name.strip() for name in cases.split(",") if name.strip()),
+        "limits": None if given == {None} else LIMITS["fp32"].overridden(atol=atol, rtol=rtol, kl=kl, top1=top1),
+    }
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file.
+
+    Raises:
+        TextError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TextError(f"{path} is not a readable UTF-8 text: {error}; convert it") from error
 
 
 config_option = click.option(
@@ -65,7 +115,19 @@ gate_option = click.option(
 )
 
 
+def as_json() -> bool:
+    """Whether `--json` was given."""
+    return click.get_current_context().ensure_object(RunOptions).as_json
+
+
+def echo_json(values: dict[str, Any]) -> None:
+    """The values on stdout, indented and sorted."""
+    click.echo(json.dumps(values, indent=2, sort_keys=True))
+
+
 def echo_result(values: dict[str, Any], text: str) -> None:
     """The result on stdout: JSON if `--json` was given, else the text."""
-    options = click.get_current_context().ensure_object(RunOptions)
-    click.echo(json.dumps(values, indent=2, sort_keys=True) if options.as_json else text)
+    if as_json():
+        echo_json(values)
+    else:
+        click.echo(text)

@@ -8,8 +8,9 @@ from typing import Any
 
 from exporter.artifact import Artifact
 from exporter.cli.display import progress
-from exporter.cli.options import ARTIFACTS, echo_result
-from exporter.config import ExportConfig
+from exporter.cli.options import ARTIFACTS, comparison, echo_result
+from exporter.config import ExportConfig, Gate, Profile
+from exporter.opsets import DEFAULT_OPSET
 from exporter.pipeline import export
 from exporter.source_names import read_source
 
@@ -20,14 +21,28 @@ def publish(
     output: Path | None,
     seed: int,
     force: bool,
-    texts: tuple[str, ...],
     config_file: Path | None,
     cached: bool = True,
     suffix: str = "",
-    **settings: Any,
+    onnx: bool = True,
+    opset: int = DEFAULT_OPSET,
+    gate: Gate = "enforce",
+    torchscript: bool | None = None,
+    profile: Profile = "portable",
+    single_file: bool = False,
+    **compared: Any,
 ) -> None:
     """Exports `source` as the options say, and echoes the result."""
-    config = ExportConfig(seed=seed, texts=texts or None, **settings)
+    config = ExportConfig(
+        seed=seed,
+        onnx=onnx,
+        opset=opset,
+        gate=gate,
+        torchscript=torchscript,
+        profile=profile,
+        single_file=single_file,
+        **comparison(**compared),
+    )
     with progress() as on_stage:
         on_stage("read the source")
         found = read_source(source, seed=seed, config_file=config_file, cached=cached)

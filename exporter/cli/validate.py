@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from exporter.cli.errors import run_options
-from exporter.cli.options import case_options, config_option, echo_result
+from exporter.cli.options import as_json, case_options, comparison, config_option, echo_json
 
 
 @click.command()
@@ -18,18 +19,23 @@ from exporter.cli.options import case_options, config_option, echo_result
 @config_option
 @case_options
 @run_options
-def validate(artifact: Path, against: str | None, cases: str, texts: tuple[str, ...], config_file: Path | None) -> None:
+def validate(artifact: Path, against: str | None, config_file: Path | None, **options: Any) -> None:
     """Compare a published ARTIFACT with its source once more.
 
     Hashes are verified first. The source is made again where the manifest suffices for that (a known name and its
     seed); for any other, name it with --against.
     """
     from exporter.cli.display import progress  # torch is slow to import; --help must stay instant
-    from exporter.cli.report_text import report_lines
+    from exporter.cli.report_text import print_report
+    from exporter.pipeline import raise_if_failed
     from exporter.revalidate import revalidate
 
     with progress() as on_stage:
         report = revalidate(
-            artifact, against=against, cases=cases, texts=texts or None, config_file=config_file, on_stage=on_stage
+            artifact, against=against, config_file=config_file, on_stage=on_stage, **comparison(**options)
         )
-    echo_result(report.to_dict(), "\n".join([f"Passed: {artifact}", *report_lines(report)]))
+    if not as_json():
+        print_report(report, str(artifact))
+    raise_if_failed(report, f"do not use {artifact}")
+    if as_json():
+        echo_json(report.to_dict())
