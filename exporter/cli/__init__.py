@@ -6,6 +6,7 @@ import click
 
 from exporter.cli.errors import ErrorHandlingGroup
 from exporter.cli.inspect import inspect
+from exporter.cli.lint import lint
 from exporter.cli.onnx import onnx
 from exporter.cli.torchscript import torchscript
 from exporter.cli.validate import validate
@@ -21,7 +22,7 @@ def cli() -> None:
     """
 
 
-for command in (onnx, torchscript, validate, inspect):
+for command in (onnx, torchscript, validate, inspect, lint):
     cli.add_command(command)
 
 

@@ -1,0 +1,128 @@
+"""Weights that the file holds twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+from onnx import TensorProto
+
+from exporter.lint.finding import Finding, Severity, tensor
+from exporter.lint.model import LintModel
+from exporter.lint.registry import rule
+from exporter.lint.settings import LintSettings
+from exporter.lint.tensors import CHUNK_BYTES, External, Stored, UnreadableError, external, size_bytes, stored
+
+DUPLICATE = rule(
+    "GX121",
+    Severity.WARNING,
+    "two weights have equal bytes: a tied embedding was stored twice",
+    "let both readers name one initializer",
+)
+DUPLICATE_TRANSPOSED = rule(
+    "GX122",
+    Severity.WARNING,
+    "a weight is the transpose of another one: a tied embedding was stored twice",
+    "keep one and multiply with Gemm transB=1, which reads the other's layout without a copy",
+)
+SMALLEST_BYTES = 1024
+"""Below, a copy costs nothing. Vectors are left out too: biases of zeros and gains of ones are equal by nature."""
+
+
+def duplicate_weights(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+    """Pairs of matrices with equal content. Corners are compared first, so that hardly any bytes are read."""
+    groups: dict[tuple[int, int, frozenset[int]], list[_Matrix]] = {}
+    for name, value in model.initializers.items():
+        if (matrix := _matrix(name, value, model)) is not None:
+            groups.setdefault((value.data_type, matrix.bytes.size, frozenset(value.dims)), []).append(matrix)
+    for matrices in groups.values():
+        told: set[str] = set()
+        for first, second in combinations(matrices, 2):
+            if second.name not in told and (found := _compare(first, second)) is not None:
+                told.add(second.name)
+                yield found
+
+
+class _Matrix:
+    """One matrix: its name, bytes and place; corners and digests made when first asked for."""
+
+    def __init__(self, name: str, value: TensorProto, source: Stored, place: External | None) -> None:
+        self.name = name
+        self.bytes = source
+        self.place = place
+        self.rows, self.columns = value.dims[0], value.dims[1]
+        self.item = source.size // (self.rows * self.columns)
+        self._digests: dict[bool, bytes] = {}
+        self._constant: bool | None = None
+        self.corners = [
+            source.read((row * self.columns + column) * self.item, self.item)
+            for row, column in ((0, 0), (0, self.columns - 1), (self.rows - 1, 0), (self.rows - 1, self.columns - 1))
+        ]
+
+    def digest(self, *, transposed: bool = False) -> bytes:
+        """SHA-256 of the elements in the order of the rows, or of the columns."""
+        if transposed not in self._digests:
+            digest = hashlib.sha256()
+            for part in self._columns() if transposed else self.bytes.chunks():
+                digest.update(part)
+            self._digests[transposed] = digest.digest()
+        return self._digests[transposed]
+
+    def is_constant(self) -> bool:
+        """Whether all elements are equal, which says nothing about where they came from."""
+        if self._constant is None:
+            first = self.corners[0]
+            parts = self.bytes.chunks(self.item) if len(set(self.corners)) == 1 else iter(())
+            self._constant = len(set(self.corners)) == 1 and all(
+                part == first * (len(part) // self.item) for part in parts
+            )
+        return self._constant
+
+    def _columns(self) -> Iterator[bytes]:
+        """The bytes of the transpose, a block of columns at a time, each made from strips of rows."""
+        width = max(1, CHUNK_BYTES // (self.rows * self.item))
+        height = max(1, CHUNK_BYTES // (self.columns * self.item))
+        for left in range(0, self.columns, width):
+            strips = []
+            for top in range(0, self.rows, height):
+                count = min(height, self.rows - top)
+                data = self.bytes.read(top * self.columns * self.item, count * self.columns * self.item)
+                strip = np.frombuffer(data, f"V{self.item}").reshape(count, self.columns)
+                strips.append(strip[:, left : left + width].copy())
+            yield np.ascontiguousarray(np.concatenate(strips).T).tobytes()
+
+
+def _matrix(name: str, value: TensorProto, model: LintModel) -> _Matrix | None:
+    size = size_bytes(value)
+    if size is None or size < SMALLEST_BYTES or len(value.dims) != 2 or size % (value.dims[0] * value.dims[1]):
+        return None
+    try:
+        return _Matrix(name, value, stored(value, model.path.parent), external(value))
+    except (UnreadableError, ValueError):
+        return None
+
+
+def _compare(first: _Matrix, second: _Matrix) -> Finding | None:
+    if first.place is not None and first.place == second.place:
+        return None  # two names for the same bytes of the same file cost nothing
+    same = first.corners == second.corners and first.rows == second.rows
+    swapped = [first.corners[index] for index in (0, 2, 1, 3)] == second.corners and first.rows == second.columns
+    try:
+        if not (same or swapped) or first.is_constant():
+            return None
+        if same and first.digest() == second.digest():
+            return _found(first, second, transposed=False)
+        if swapped and first.digest() == second.digest(transposed=True):
+            return _found(first, second, transposed=True)
+    except UnreadableError:
+        return None
+    return None
+
+
+def _found(first: _Matrix, second: _Matrix, *, transposed: bool) -> Finding:
+    shape = f"{second.rows} x {second.columns}"
+    what = f"the transpose of {first.name}" if transposed else f"equal to {first.name}"
+    message = f"{second.name} ({shape}) is {what}; its {second.bytes.size / 1e6:.1f} MB are stored twice, once suffices"
+    return (DUPLICATE_TRANSPOSED if transposed else DUPLICATE).found(tensor(second.name), message)

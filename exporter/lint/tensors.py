@@ -1,0 +1,176 @@
+"""Tensors read a few megabytes at a time, wherever their bytes are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+CHUNK_BYTES = 8 * 1024 * 1024
+
+_BITS = {
+    "FLOAT": 32,
+    "UINT8": 8,
+    "INT8": 8,
+    "UINT16": 16,
+    "INT16": 16,
+    "INT32": 32,
+    "INT64": 64,
+    "BOOL": 8,
+    "FLOAT16": 16,
+    "DOUBLE": 64,
+    "UINT32": 32,
+    "UINT64": 64,
+    "COMPLEX64": 64,
+    "COMPLEX128": 128,
+    "BFLOAT16": 16,
+    "FLOAT8E4M3FN": 8,
+    "FLOAT8E4M3FNUZ": 8,
+    "FLOAT8E5M2": 8,
+    "FLOAT8E5M2FNUZ": 8,
+    "FLOAT8E8M0": 8,
+    "UINT4": 4,
+    "INT4": 4,
+    "FLOAT4E2M1": 4,
+    "UINT2": 2,
+    "INT2": 2,
+}
+BITS: dict[int, int] = {number: _BITS[name] for name, number in TensorProto.DataType.items() if name in _BITS}
+"""Bits of an element by type; strings and types that this onnx does not know are left out."""
+
+
+class UnreadableError(Exception):
+    """The bytes of a tensor are not there; the rules on external data say why."""
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """Where external data is said to be. `offset` and `length` are as written, None if left out."""
+
+    location: str
+    offset: int | None
+    length: int | None
+
+
+def external(tensor: TensorProto) -> External | None:
+    """Where the tensor's bytes are outside the model's file, None if they are in it.
+
+    Raises:
+        ValueError: the entry has no location, or numbers that are none.
+    """
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return None
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if not location:
+        raise ValueError("it names no file")
+    numbers = [int(entries[key]) if key in entries else None for key in ("offset", "length")]
+    if any(number is not None and number < 0 for number in numbers):
+        raise ValueError("its offset or length is negative")
+    return External(location, *numbers)
+
+
+def inside(folder: Path, location: str) -> Path | None:
+    """The file that `location` names, None if it lies outside `folder`: absolute, climbing, or by a symbolic link."""
+    if Path(location).is_absolute() or ".." in location.replace("\\", "/").split("/"):
+        return None
+    path = folder / location
+    return path if path.resolve().is_relative_to(folder.resolve()) else None
+
+
+def count(tensor: TensorProto) -> int:
+    """The number of elements."""
+    return int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
+
+
+def size_bytes(tensor: TensorProto) -> int | None:
+    """The bytes that the elements take, None for strings and unknown types."""
+    bits = BITS.get(tensor.data_type)
+    return None if bits is None else -(-count(tensor) * bits // 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The bytes of one tensor, opened but not read."""
+
+    size: int
+    source: bytes | Path
+    start: int = 0
+
+    def read(self, start: int, length: int) -> bytes:
+        """Some of the bytes.
+
+        Raises:
+            UnreadableError: the file ends before, or cannot be read.
+        """
+        if isinstance(self.source, bytes):
+            return self.source[start : start + length]
+        try:
+            with self.source.open("rb") as file:
+                file.seek(self.start + start)
+                data = file.read(length)
+        except OSError as error:
+            raise UnreadableError(str(error)) from error
+        if len(data) != length:
+            raise UnreadableError("the file is too short")
+        return data
+
+    def chunks(self, multiple_of: int = 1) -> Iterator[bytes]:
+        """All the bytes in order, `CHUNK_BYTES` at a time, each but the last a multiple of `multiple_of` bytes.
+
+        Raises:
+            UnreadableError: the file ends before, or cannot be read.
+        """
+        step = max(CHUNK_BYTES // multiple_of, 1) * multiple_of
+        for start in range(0, self.size, step):
+            yield self.read(start, min(step, self.size - start))
+
+
+def stored(tensor: TensorProto, folder: Path) -> Stored:
+    """The bytes of a tensor as little-endian ONNX has them.
+
+    Raises:
+        UnreadableError: it has none of a known size, or they are outside `folder`.
+    """
+    size = size_bytes(tensor)
+    if size is None:
+        raise UnreadableError("its type has no size")
+    try:
+        place = external(tensor)
+    except ValueError as error:
+        raise UnreadableError(str(error)) from error
+    if place is not None:
+        path = inside(folder, place.location)
+        if path is None:
+            raise UnreadableError("it lies outside the folder")
+        return Stored(size, path, place.offset or 0)
+    if tensor.HasField("raw_data"):
+        data = tensor.raw_data
+    else:
+        try:
+            data = numpy_helper.to_array(tensor).tobytes()
+        except (ValueError, TypeError) as error:
+            raise UnreadableError(str(error)) from error
+    if len(data) < size:
+        raise UnreadableError("it has fewer bytes than elements")
+    return Stored(size, data)
+
+
+def elements(source: Stored, dtype: np.dtype[np.generic]) -> Iterator[NDArray[np.generic]]:
+    """All elements in order as flat arrays.
+
+    Raises:
+        UnreadableError: the file ends before, or cannot be read.
+    """
+    for data in source.chunks(dtype.itemsize):
+        yield np.frombuffer(data, dtype)
+
+
+def shown(names: Sequence[str], limit: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,46 @@
+"""A lint report for people: a table for each file, the worst first."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from exporter.lint.finding import Finding, Severity
+from exporter.lint.report import FileReport, LintReport
+
+_STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
+
+
+def print_report(report: LintReport, console: Console) -> None:
+    """Prints each file with its findings, and the sum of them."""
+    for file in report.files:
+        console.print(_file(file), soft_wrap=False)
+    if len(report.files) > 1 or report.findings:
+        console.print(Text(_sum(report)))
+
+
+def _file(file: FileReport) -> RenderableType:
+    minimum = file.minimum_onnxruntime
+    needs = f"needs onnxruntime {minimum} or newer" if minimum else "needs an onnxruntime newer than is known"
+    head = Text.assemble((str(file.path), "bold"), (f"  {needs}", "dim"))
+    if not file.findings:
+        return Group(head, Text("  no findings"))
+    table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False, expand=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for severity in Severity:
+        for finding in (each for each in file.findings if each.severity is severity):
+            style = _STYLES[severity]
+            table.add_row(Text(f"  {severity}", style), Text(finding.code, style), _words(finding))
+    return Group(head, table)
+
+
+def _words(finding: Finding) -> Text:
+    consumer = f"{finding.consumer}: " if finding.consumer else ""
+    return Text.assemble((consumer, "dim"), finding.message, "\n", (f"→ {finding.remedy}", "dim"))
+
+
+def _sum(report: LintReport) -> str:
+    return ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in report.counts.items())
