@@ -114,10 +114,15 @@ def grid_cases(
             share = 2 * left // 3 if batch == 1 else left // (len(shapes) - i)
             shown = max(1, min(length, share // batch, CASE_BYTES // (4 * vocab_size * batch)))
         note = "" if shown == length else f"stands for {batch} x {length}; the full set runs it whole"
-        ids = _ids(vocab_size, (seed, batch, length), (batch, shown))
-        cases.append(Case(f"grid-{batch}x{shown}", ids, np.ones_like(ids), f"shape {batch} x {length}", note))
+        cases.append(grid_case(vocab_size, batch, shown, seed, note))
         used += batch * shown
     return tuple(cases)
+
+
+def grid_case(vocab_size: int, batch: int, sequence: int, seed: int, note: str = "") -> Case:
+    """Seeded random ids of one shape."""
+    ids = _ids(vocab_size, (seed, batch, sequence), (batch, sequence))
+    return Case(f"grid-{batch}x{sequence}", ids, np.ones_like(ids), f"shape {batch} x {sequence}", note)
 
 
 def _whole(name: str, ids: NDArray[np.int64], reason: str, chunks: tuple[int, ...]) -> Case:

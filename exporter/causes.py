@@ -76,19 +76,16 @@ def _linear_cause(module: str, got: Array, before: Array, weights: Mapping[str, 
 
 def _gelu_cause(got: Array, before: Array) -> str:
     x = before.astype(np.float64)
-    kinds = {
-        "erf": lambda: 0.5 * x * (1 + torch.erf(torch.from_numpy(x / math.sqrt(2))).numpy()),
-        "tanh": lambda: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-        "sigmoid": lambda: x / (1 + np.exp(-1.702 * x)),
-        "ReLU": lambda: np.maximum(x, 0),
+    erf: Tensor = torch.special.erf(torch.from_numpy(x / math.sqrt(2)))
+    forms = {
+        "GELU with erf": 0.5 * x * (1 + erf.numpy()),
+        "GELU with tanh": 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "GELU with a sigmoid": x / (1 + np.exp(-1.702 * x)),
+        "ReLU": np.maximum(x, 0),
     }
-    errors = {name: float(np.abs(kind() - got).max()) for name, kind in kinds.items()}
+    errors = {name: float(np.abs(form - got).max()) for name, form in forms.items()}
     best = min(errors, key=errors.__getitem__)
-    return (
-        f"the activation is another kind: the graph computes the {best} form of GELU"
-        if best != "ReLU"
-        else ("the activation is ReLU, not GELU")
-    )
+    return f"the activation is another kind than the source's: it is nearest to {best}"
 
 
 def _explains(got: Array, candidate: Array) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from exporter.artifact import Artifact
 from exporter.config import ExportConfig
 from exporter.errors import SourceError
+from exporter.foreign import validate_file
 from exporter.limits import Limits
 from exporter.manifest import Manifest
 from exporter.pipeline import validate_artifact
@@ -59,6 +60,31 @@ def revalidate(
         seed=int(export["seed"]),
     )
     return validate_artifact(artifact, source, config, on_stage=on_stage)
+
+
+def revalidate_file(
+    path: Path,
+    *,
+    against: str | None,
+    config_file: Path | None = None,
+    texts: tuple[str, ...] | None = None,
+    corpus: str | None = None,
+    cases: tuple[str, ...] = ("default",),
+    limits: Limits | None = None,
+    on_stage: OnStage = ignore,
+) -> ParityReport:
+    """The report on an `.onnx` file of any origin, see `exporter.foreign`.
+
+    Raises:
+        SourceError: `against` is None: the file does not say what it was made from.
+        ArtifactError: the file is missing or cannot be loaded.
+    """
+    if against is None:
+        raise SourceError(f"{path} does not say what it was made from; name the source with --against")
+    on_stage("read the source")
+    source = read_source(against, config_file=config_file)
+    config = ExportConfig(texts=texts, corpus=corpus, cases=cases, limits=limits)
+    return validate_file(path, source, config, on_stage=on_stage)
 
 
 def _cached(manifest: Manifest) -> bool:

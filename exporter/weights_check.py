@@ -34,7 +34,7 @@ def check_weights(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[st
         if name not in initializers:
             mismatches.append(f"weight {layout.source}: {path.name} has no initializer {name}")
             continue
-        stored = _stored(initializers[name], path.parent)
+        stored = stored_array(initializers[name], path.parent)
         size_bytes += stored.nbytes
         fault = _difference(stored.T if layout.transposed else stored, source)
         if fault:
@@ -42,7 +42,8 @@ def check_weights(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[st
     return WeightsResult(checked=len(layouts), size_bytes=size_bytes, mismatches=tuple(mismatches))
 
 
-def _stored(tensor: TensorProto, folder: Path) -> NDArray[np.generic]:
+def stored_array(tensor: TensorProto, folder: Path) -> NDArray[np.generic]:
+    """An initializer's elements; those in external data, which lies in `folder`, are mapped."""
     if tensor.data_location != TensorProto.EXTERNAL:
         return numpy_helper.to_array(tensor)
     where = {entry.key: entry.value for entry in tensor.external_data}

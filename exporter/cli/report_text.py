@@ -8,9 +8,12 @@ from rich.text import Text
 
 from exporter.report import CaseResult, ParityReport
 
-
 WIDTH = 120
 """Columns of the report where there is no terminal to ask."""
+
+
+MANY = 10
+"""From this many times the limit on, the figure is a factor instead of a percentage."""
 
 
 def print_report(report: ParityReport, what: str) -> None:
@@ -54,7 +57,7 @@ def _figures(result: CaseResult) -> list[str]:
     return [
         str(result.positions),
         f"{result.max_abs:.2e}",
-        f"{result.worst_ratio:.1%}",
+        f"{result.worst_ratio:.1%}" if result.worst_ratio < MANY else f"{result.worst_ratio:.3g} x",
         "exact" if result.sqnr_db is None else f"{result.sqnr_db:.0f}",
         f"{result.kl_mean:.1e}",
         f"{result.top1_agreement:.1%}",

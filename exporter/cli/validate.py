@@ -20,20 +20,20 @@ from exporter.cli.options import as_json, case_options, comparison, config_optio
 @case_options
 @run_options
 def validate(artifact: Path, against: str | None, config_file: Path | None, **options: Any) -> None:
-    """Compare a published ARTIFACT with its source once more.
+    """Compare a published ARTIFACT, or any .onnx file, with its source.
 
-    Hashes are verified first. The source is made again where the manifest suffices for that (a known name and its
-    seed); for any other, name it with --against.
+    Of an artifact the hashes are verified first, and the source is made again where the manifest suffices for that (a
+    known name and its seed). For any other source, and for files that another exporter wrote, name it with --against:
+    inputs, outputs and weights are then matched by name, shape and content, and what cannot be matched is said.
     """
     from exporter.cli.display import progress  # torch is slow to import; --help must stay instant
     from exporter.cli.report_text import print_report
     from exporter.pipeline import raise_if_failed
-    from exporter.revalidate import revalidate
+    from exporter.revalidate import revalidate, revalidate_file
 
     with progress() as on_stage:
-        report = revalidate(
-            artifact, against=against, config_file=config_file, on_stage=on_stage, **comparison(**options)
-        )
+        compare = revalidate_file if artifact.is_file() else revalidate
+        report = compare(artifact, against=against, config_file=config_file, on_stage=on_stage, **comparison(**options))
     if not as_json():
         print_report(report, str(artifact))
     raise_if_failed(report, f"do not use {artifact}")

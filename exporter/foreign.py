@@ -1,0 +1,81 @@
+"""Other people's ONNX files against a source of ours: the same cases, as far as the file can run them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from exporter.cases import choose_cases, grid_case
+from exporter.config import ExportConfig
+from exporter.errors import ArtifactError
+from exporter.foreign_signature import feed_of, match_roles, run_of_roles, takes
+from exporter.foreign_weights import match_weights
+from exporter.progress import OnStage, ignore
+from exporter.report import ParityReport
+from exporter.source import Source
+from exporter.tracing import with_layers
+from exporter.validate import Candidate, validate
+
+
+def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage: OnStage = ignore) -> ParityReport:
+    """The report on the `.onnx` file at `path`, which somebody else may have written.
+
+    Inputs and outputs are matched by name and shape, weights by content; the notes say what could not be matched, and
+    which cases were left out for that.
+
+    Raises:
+        ArtifactError: the file is missing or onnxruntime refuses it.
+        GraphError: its inputs and outputs are not those of a GPT.
+    """
+    on_stage("match inputs and outputs")
+    session = _open(path)
+    roles = match_roles(session, source.vocab_size)
+    cases = choose_cases(source, config)
+    taken = tuple(case for case in cases if takes(roles, case))
+    if not taken:
+        taken = (grid_case(source.vocab_size, roles.batch or 1, roles.sequence or source.context_length, config.seed),)
+    notes = list(roles.notes)
+    if left := [case.name for case in cases if case not in taken]:
+        notes.append(f"not run, for what the file lacks: {', '.join(left)}")
+    on_stage("match weights")
+    sources, found = match_weights(path, source.weights, source.first_names())
+    del session
+    candidate = Candidate(lambda: run_of_roles(_open(path), roles), frozenset(("ids", "mask", "cache")))
+    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
+        compared = validate(
+            source.reference,
+            {"onnx": candidate},
+            taken,
+            config.allowed,
+            Path(scratch),
+            on_stage,
+            describe=source.describe_token,
+        )
+    report = ParityReport(
+        targets=compared.results,
+        weights=None,
+        noise=compared.noise,
+        limits=config.allowed,
+        notes=(*source.notes, *notes, *found, *compared.notes),
+        opened=compared.opened,
+    )
+    on_stage("trace layers")
+    return with_layers(report, source, path, sources, taken, feed_of(roles))
+
+
+def _open(path: Path) -> ort.InferenceSession:
+    options: Any = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"onnxruntime cannot load {path}: {reason}; check the file and its external data"
+        ) from error

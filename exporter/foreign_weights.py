@@ -1,0 +1,114 @@
+"""Which initializer of somebody else's graph holds which parameter, by content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from exporter.weights_check import stored_array
+
+_BLOCK_ROWS = 4 * 1024 * 1024
+_FUSED = ("W_query", "W_key", "W_value")
+
+Names = tuple[str, ...]
+
+
+def match_weights(
+    path: Path, weights: Mapping[str, Tensor], first_names: Mapping[str, str]
+) -> tuple[dict[str, Names], tuple[str, ...]]:
+    """By initializer, the parameters that it holds, and notes on what was not found bit for bit.
+
+    A parameter may lie there as it is, transposed, or side by side with the two others of query, key and value. Those
+    that lie there in none of these ways are paired with initializers of the same size that hold nothing known, in the
+    order in which the graph uses them: that finds an altered weight.
+
+    Args:
+        first_names: for each parameter, the first name of its tensor, as `Source.first_names` has it.
+    """
+    model = onnx.load(path, load_external_data=False)
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    used = [name for node in model.graph.node for name in node.input if name in initializers]
+    order = list(dict.fromkeys(used))
+    sizes = {name: int(np.prod(initializers[name].dims, dtype=np.int64)) for name in order}
+    groups = dict(_candidates(weights, first_names))
+    wanted = {int(sum(tensor.numel() for tensor in tensors)) for tensors in groups.values()}
+    by_digest: dict[bytes, list[str]] = defaultdict(list)
+    for name in order:
+        if sizes[name] in wanted and sizes[name] > 1:
+            by_digest[_digest(stored_array(initializers[name], path.parent))].append(name)
+
+    sources: dict[str, Names] = {}
+    left: list[Names] = []
+    for names, tensors in groups.items():
+        found = next((by_digest[digest] for digest in _forms(tensors) if by_digest.get(digest)), None)
+        if found:
+            sources |= dict.fromkeys(found, names)
+        else:
+            left.append(names)
+    covered = {name for names in sources.values() for name in names}
+    left = [names for names in left if not covered & set(names)]
+    single = [names for names in left if not _is_fused(names)]
+    missing = [name for names in single for name in names]
+    _pair_by_size([*single, *(names for names in left if _is_fused(names))], groups, order, sizes, sources)
+    notes = [f"{len(covered)} of {len(weights)} parameters are in the file bit for bit"]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        notes.append(f"not found bit for bit: {shown}")
+    return sources, tuple(notes)
+
+
+def _candidates(weights: Mapping[str, Tensor], first_names: Mapping[str, str]) -> Iterator[tuple[Names, list[Tensor]]]:
+    ties: dict[str, list[str]] = defaultdict(list)
+    for name, first in first_names.items():
+        ties[first].append(name)
+    for first, names in ties.items():
+        yield tuple(names), [weights[first]]
+        if f".{_FUSED[0]}." in first:
+            trio = [first.replace(_FUSED[0], part) for part in _FUSED]
+            if all(name in weights for name in trio):
+                yield tuple(trio), [weights[name] for name in trio]
+
+
+def _forms(tensors: list[Tensor]) -> Iterator[bytes]:
+    joined = torch.cat([tensor.detach() for tensor in tensors]) if len(tensors) > 1 else tensors[0].detach()
+    array = joined.float().numpy()
+    yield _digest(array)
+    if array.ndim == 2:
+        yield _digest(array.T)
+
+
+def _digest(array: NDArray[np.generic]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    rows = array if array.ndim else array.reshape(1)
+    step = max(1, _BLOCK_ROWS // max(1, rows[:1].nbytes))
+    for start in range(0, rows.shape[0], step):
+        digest.update(np.ascontiguousarray(rows[start : start + step]).view(np.uint8).data)
+    return digest.digest()
+
+
+def _is_fused(names: Names) -> bool:
+    return len(names) == len(_FUSED) and all(f".{part}." in name for part, name in zip(_FUSED, names, strict=True))
+
+
+def _pair_by_size(
+    left: list[Names],
+    groups: Mapping[Names, list[Tensor]],
+    order: list[str],
+    sizes: Mapping[str, int],
+    sources: dict[str, Names],
+) -> None:
+    for names in left:
+        if any(name in held for held in sources.values() for name in names):
+            continue
+        size = sum(tensor.numel() for tensor in groups[names])
+        free = next((name for name in order if name not in sources and sizes[name] == size), None)
+        if free is not None:
+            sources[free] = names
