@@ -57,7 +57,7 @@ class Session:
             ArtifactError: no such artifact or variant, a damaged file, or one that onnxruntime refuses.
             RuntimeVersionError: the installed onnxruntime is older than the artifact's minimum.
         """
-        for attempt in range(_OPEN_ATTEMPTS):
+        for _ in range(_OPEN_ATTEMPTS):
             before = _identity(folder)
             try:
                 artifact = Artifact.open(folder)
@@ -65,7 +65,7 @@ class Session:
                     artifact.verify()
                 opened = _start(artifact, variant, providers, threads, prepack)
             except ArtifactError:
-                if _identity(folder) == before or attempt == _OPEN_ATTEMPTS - 1:
+                if _identity(folder) == before:
                     raise
             else:
                 if _identity(folder) == before:
@@ -208,12 +208,12 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
 
 
-def _identity(folder: str | Path) -> tuple[int, int] | None:
+def _identity(folder: str | Path) -> tuple[int, int, int] | None:
     try:
         found = Path(folder).stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_ctime_ns  # the number of a removed folder is soon used again
 
 
 def _start(
