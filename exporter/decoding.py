@@ -13,12 +13,19 @@ from exporter.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, POSITION_IDS, 
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
 
+PREFILL_TOKENS = 256
+"""At most so many tokens of a long prompt are fed at once, which bounds the logits of positions nobody asks for."""
+
 
 class Decoding(Protocol):
     """Feeds tokens and returns their logits; what was fed before is remembered."""
 
     def feed(self, ids: Ids, mask: Ids) -> Logits:
         """Logits, float32 (batch, new, vocabulary), of new ids (batch, new); the mask is 0 on padding."""
+        ...
+
+    def feed_for_last(self, ids: Ids, mask: Ids) -> Logits:
+        """Logits of the last of the new ids alone, float32 (batch, vocabulary)."""
         ...
 
 
@@ -38,6 +45,13 @@ class CachedDecoding:
         self._mask = np.concatenate([self._mask, mask], axis=1)
         positions = np.maximum(before + np.cumsum(mask, axis=1) - 1, 0)
         return self.run(ids, self._mask, positions)
+
+    def feed_for_last(self, ids: Ids, mask: Ids) -> Logits:
+        """See `Decoding.feed_for_last`."""
+        for start in range(0, ids.shape[1], PREFILL_TOKENS):
+            stop = start + PREFILL_TOKENS
+            logits = self.feed(ids[:, start:stop], mask[:, start:stop])
+        return logits[:, -1]
 
     def run(self, ids: Ids, mask: Ids, positions: Ids) -> Logits:
         """Logits of new ids, given the mask of past and new ids and the positions of the new ones."""
@@ -65,3 +79,7 @@ class RecomputedDecoding:
         self._ids = np.concatenate([self._ids, ids], axis=1)
         logits = self._session.run([LOGITS], {INPUT_IDS: self._ids})[0]
         return cast(Logits, logits[:, -ids.shape[1] :])
+
+    def feed_for_last(self, ids: Ids, mask: Ids) -> Logits:
+        """See `Decoding.feed_for_last`."""
+        return self.feed(ids, mask)[:, -1]

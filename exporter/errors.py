@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from models.errors import CheckpointError, ConfigError, GptExportError, TextError
@@ -59,7 +60,15 @@ class InputError(GptExportError, ValueError):
 
 
 class ContextError(GptExportError):
-    """A generation that has filled the model's context."""
+    """A generation that has filled the model's context; `continuations` is what it gave before, in JSON values."""
+
+    def __init__(self, message: str, continuations: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.continuations = continuations
+
+    def details(self) -> dict[str, Any]:
+        """The continuations, for `--json`."""
+        return {"continuations": list(self.continuations)}
 
 
 class ParityError(GptExportError):

@@ -15,7 +15,7 @@ from exporter.artifact import Artifact
 from exporter.decoding import CachedDecoding, Decoding, RecomputedDecoding
 from exporter.errors import ArtifactError, ContextError, InputError, RuntimeVersionError
 from exporter.manifest import Manifest
-from exporter.sampling import Sampling
+from exporter.sampling import Sampling, generators
 from exporter.signature import CacheShape
 
 _OPEN_ATTEMPTS = 5
@@ -111,7 +111,8 @@ class Session:
         and again for a row that waits for others. See `Sampling` for how a token is chosen.
 
         Args:
-            seed: of the draws when the temperature is above 0; the system's entropy if left out.
+            seed: of the draws when the temperature is above 0; the system's entropy if left out. A row's draws do not
+                depend on how many rows are beside it.
             attention_mask: as in `logits`; pad on the left, so that every row ends in a token.
 
         Raises:
@@ -123,9 +124,11 @@ class Session:
         mask = self._mask(attention_mask, checked)
         if max_new_tokens < 0:
             raise InputError(f"max_new_tokens {max_new_tokens} is out of range; pass 0 or more")
+        if seed is not None and seed < 0:
+            raise InputError(f"seed {seed} is out of range; pass 0 or more, or leave it out")
         if not mask[:, -1].all():
             raise InputError("a row ends in padding, so there is no token to continue; pad on the left")
-        return self._steps(checked, mask, max_new_tokens, sampling, np.random.default_rng(seed), frozenset(stop_ids))
+        return self._steps(checked, mask, max_new_tokens, sampling, generators(seed, len(checked)), frozenset(stop_ids))
 
     def _steps(
         self,
@@ -133,7 +136,7 @@ class Session:
         mask: NDArray[np.int64],
         max_new_tokens: int,
         sampling: Sampling,
-        rng: np.random.Generator,
+        rngs: Sequence[np.random.Generator],
         stop_ids: frozenset[int],
     ) -> Iterator[NDArray[np.int64]]:
         decoding = self.decoding(len(ids))
@@ -143,9 +146,9 @@ class Session:
             if length > self.context_length:
                 raise ContextError(
                     f"the context of {self.context_length} tokens is full after {step} new ones; "
-                    f"ask for fewer than {max_new_tokens}, or start from a shorter prompt"
+                    f"ask for {step} instead of {max_new_tokens}, or start from a shorter prompt"
                 )
-            chosen = sampling.choose(decoding.feed(ids, mask)[:, -1], rng)
+            chosen = sampling.choose(decoding.feed_for_last(ids, mask), rngs)
             chosen = np.where(stopped_with >= 0, stopped_with, chosen)
             yield chosen
             stopped_with = np.where(np.isin(chosen, list(stop_ids)), chosen, stopped_with)

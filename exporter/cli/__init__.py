@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from exporter.cli.errors import ErrorHandlingGroup
+from exporter.cli.generate import generate
 from exporter.cli.inspect import inspect
 from exporter.cli.lint import lint
 from exporter.cli.onnx import onnx
@@ -22,7 +23,7 @@ def cli() -> None:
     """
 
 
-for command in (onnx, torchscript, validate, inspect, lint):
+for command in (onnx, torchscript, validate, inspect, lint, generate):
     cli.add_command(command)
 
 

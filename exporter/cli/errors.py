@@ -27,6 +27,12 @@ class RunOptions:
 
     debug: bool = False
     as_json: bool = False
+    publishes: bool = False
+    """Whether the command publishes an artifact, so that a failure should say that it did not."""
+
+    def consequence(self) -> str:
+        """What follows from a failure, for the end of its message."""
+        return "; nothing was published" if self.publishes else ""
 
 
 def run_options(command: F) -> F:
@@ -69,15 +75,14 @@ class ErrorHandlingGroup(click.Group):
         except GptExportError as error:
             self._exit(options, error, error.exit_code, str(error))
         except (KeyboardInterrupt, click.Abort) as error:
-            self._exit(options, error, INTERRUPTED, "interrupted; nothing was published")
+            self._exit(options, error, INTERRUPTED, f"interrupted{options.consequence()}")
         except BrokenPipeError:
             sys.exit(1)
         except MemoryError as error:
             self._exit(options, error, 1, "the memory does not suffice; close other programs or export a smaller model")
         except OSError as error:
-            self._exit(
-                options, error, 1, f"{error.filename or 'a file'}: {error.strerror or error}; nothing was published"
-            )
+            what = f"{error.filename or 'a file'}: {error.strerror or error}"
+            self._exit(options, error, 1, what + options.consequence())
         except Exception as error:
             message = f"unexpected {type(error).__name__}: {error}; run again with --debug and report what it shows"
             self._exit(options, error, 1, message)

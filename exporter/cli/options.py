@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -16,7 +17,14 @@ ARTIFACTS = Path("artifacts")
 
 
 def export_options(command: F) -> F:
-    """Adds the options of every command that publishes an artifact."""
+    """Adds the options of every command that publishes an artifact, and has its failures say that none was."""
+
+    @functools.wraps(command)
+    def publishing(*args: Any, **options: Any) -> Any:
+        click.get_current_context().ensure_object(RunOptions).publishes = True
+        return command(*args, **options)
+
+    decorated = cast(F, publishing)
     for option in reversed(
         (
             click.option("--output", type=OUTPUT, metavar="FOLDER", help="Artifact folder.  [default: artifacts/NAME]"),
@@ -28,8 +36,8 @@ def export_options(command: F) -> F:
             gate_option,
         )
     ):
-        command = option(command)
-    return case_options(command)
+        decorated = option(decorated)
+    return case_options(decorated)
 
 
 def case_options(command: F) -> F:

@@ -64,10 +64,13 @@ def summary(artifact: Artifact, shown: Path) -> str:
         for path, entry in manifest.files.items()
         if path.startswith(("onnx/", "torchscript/"))
     ]
-    lines += _parity_lines(parity) if parity else []
+    lines += _parity_lines(parity) if parity else [f"  note: {note}" for note in manifest.model["notes"]]
     lines += ["", "Next:", f"  gpt-export validate {shown}", f"  gpt-export inspect {shown}"]
     if manifest.variants:
-        ids = [[6109, 3626]] if manifest.model["tokenizer"] == "gpt2" else [[0]]
+        tokenizer = manifest.model["tokenizer"]
+        prompt = '"Every effort moves you"' if tokenizer else '--ids "0"'
+        lines.append(f"  gpt-export generate {shown} {prompt}")
+        ids = [[6109, 3626]] if tokenizer == "gpt2" else [[0]]
         lines.append(
             f"  python -c \"from exporter.runtime import Session; print(Session.open('{shown}').logits({ids}).shape)\""
         )
