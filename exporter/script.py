@@ -56,7 +56,8 @@ def script_cached(decoder: nn.Module, n_layers: int) -> torch.jit.ScriptModule:
         f"    return self.head(x), {present}",
     ]
     scripted = script(decoder)
-    scripted.define("\n".join(lines) + "\n")
+    if not scripted._c._has_method("forward"):  # torch compiles equal modules once, so another export may have added it
+        scripted.define("\n".join(lines) + "\n")
     return scripted
 
 
