@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
 import zipfile
@@ -21,6 +22,8 @@ _EXTRA_HEADER_BYTES = 4
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CONSTANT = re.compile(rb"  \w+ : Final\[")
 _COPY_BYTES = 16 * 1024 * 1024
+_CODE_BYTES = 1024 * 1024
+"""More than the code and the directory of any module so far."""
 
 
 def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
@@ -31,10 +34,11 @@ def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
     and the rest is written in torch's order, each entry on a 64-byte boundary as torch has it.
 
     Raises:
-        OutputError: the file cannot be written.
+        OSError, OutputError: the file cannot be written.
     """
     draft = path.with_name(path.name + ".draft")
     try:
+        _reserve(scripted, draft)
         with deprecations_hidden():
             torch.jit.save(scripted, str(draft))
         with zipfile.ZipFile(draft) as source, zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as target:
@@ -46,6 +50,14 @@ def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
     finally:
         draft.unlink(missing_ok=True)
     return sha256_of(path)
+
+
+def _reserve(scripted: torch.jit.ScriptModule, draft: Path) -> None:
+    """Fails like a write if `draft` cannot have its size: torch aborts the whole process when its disk fills up."""
+    if hasattr(os, "posix_fallocate"):
+        tensors = itertools.chain(scripted.parameters(), scripted.buffers())
+        with draft.open("xb") as file:
+            os.posix_fallocate(file.fileno(), 0, _CODE_BYTES + sum(tensor.nbytes for tensor in tensors))
 
 
 def load(path: Path) -> torch.jit.ScriptModule:
