@@ -17,6 +17,8 @@ from exporter.lint.settings import LintSettings
 from exporter.lint.text import print_report
 
 STDOUT = "-"
+WIDTH = 120
+"""Columns where stdout is no terminal."""
 
 
 def lint_and_tell(
@@ -33,7 +35,8 @@ def lint_and_tell(
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2, sort_keys=True))
     elif sarif != STDOUT:
-        print_report(report, Console(highlight=False))
+        console = Console(highlight=False)
+        print_report(report, console if console.is_terminal else Console(highlight=False, width=WIDTH))
     return report.exit_code
 
 

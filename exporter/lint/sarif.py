@@ -77,7 +77,7 @@ def _result(finding: Finding, index: int, uri: str) -> dict[str, Any]:
         "ruleId": finding.code,
         "ruleIndex": index,
         "level": str(finding.severity),
-        "message": {"text": f"{finding.message}. {finding.remedy}."},
+        "message": {"text": f"{finding.message}. What to do: {finding.remedy}."},
         "locations": [location],
         "partialFingerprints": {"primaryLocationLineHash": hashlib.sha256(identity.encode()).hexdigest()[:32]},
     }

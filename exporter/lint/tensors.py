@@ -170,6 +170,13 @@ def elements(source: Stored, dtype: np.dtype[np.generic]) -> Iterator[NDArray[np
         yield np.frombuffer(data, dtype)
 
 
+def readable_size(size: int) -> str:
+    """As `25.6 MB`, `12.3 kB`, `512 bytes`."""
+    if size >= 1e6:
+        return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e3:.1f} kB" if size >= 1e3 else f"{size} bytes"
+
+
 def shown(names: Sequence[str], limit: int = 3) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

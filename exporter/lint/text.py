@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -30,16 +32,18 @@ def _file(file: FileReport) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for severity in Severity:
-        for finding in (each for each in file.findings if each.severity is severity):
-            style = _STYLES[severity]
-            table.add_row(Text(f"  {severity}", style), Text(finding.code, style), _words(finding))
+    for (severity, code, remedy), findings in groupby(
+        file.findings, lambda each: (each.severity, each.code, each.remedy)
+    ):
+        style = _STYLES[severity]
+        for finding in findings:
+            table.add_row(Text(f"  {severity}", style), Text(code, style), _words(finding))
+        table.add_row("", "", Text(f"→ {remedy}", "dim"))
     return Group(head, table)
 
 
 def _words(finding: Finding) -> Text:
-    consumer = f"{finding.consumer}: " if finding.consumer else ""
-    return Text.assemble((consumer, "dim"), finding.message, "\n", (f"→ {finding.remedy}", "dim"))
+    return Text.assemble((f"{finding.consumer}: " if finding.consumer else "", "dim"), finding.message)
 
 
 def _sum(report: LintReport) -> str:

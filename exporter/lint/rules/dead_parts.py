@@ -8,7 +8,7 @@ from exporter.lint.finding import Finding, Severity, node, tensor
 from exporter.lint.model import LintModel, node_name
 from exporter.lint.registry import rule
 from exporter.lint.settings import LintSettings
-from exporter.lint.tensors import count, shown, size_bytes
+from exporter.lint.tensors import count, readable_size, shown, size_bytes
 
 UNUSED_WEIGHT = rule(
     "GX501",
@@ -36,7 +36,7 @@ def dead_parts(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
     for name, value in model.initializers.items():
         if name not in model.readers and name not in outputs:
             size = size_bytes(value) or 0
-            yield UNUSED_WEIGHT.found(tensor(name), f"{name} ({size / 1e6:.1f} MB) is read by no node")
+            yield UNUSED_WEIGHT.found(tensor(name), f"{name} ({readable_size(size)}) is read by no node")
     inputs = {value.name for value in model.graph.input}
     # A single number is an optional argument with a default, and meant to be overwritten.
     if both := [name for name, value in model.initializers.items() if name in inputs and count(value) > 1]:

@@ -13,7 +13,16 @@ from exporter.lint.finding import Finding, Severity, tensor
 from exporter.lint.model import LintModel
 from exporter.lint.registry import rule
 from exporter.lint.settings import LintSettings
-from exporter.lint.tensors import CHUNK_BYTES, External, Stored, UnreadableError, external, size_bytes, stored
+from exporter.lint.tensors import (
+    CHUNK_BYTES,
+    External,
+    Stored,
+    UnreadableError,
+    external,
+    readable_size,
+    size_bytes,
+    stored,
+)
 
 DUPLICATE = rule(
     "GX121",
@@ -124,5 +133,5 @@ def _compare(first: _Matrix, second: _Matrix) -> Finding | None:
 def _found(first: _Matrix, second: _Matrix, *, transposed: bool) -> Finding:
     shape = f"{second.rows} x {second.columns}"
     what = f"the transpose of {first.name}" if transposed else f"equal to {first.name}"
-    message = f"{second.name} ({shape}) is {what}; its {second.bytes.size / 1e6:.1f} MB are stored twice, once suffices"
+    message = f"{second.name} ({shape}) is {what}; its {readable_size(second.bytes.size)} are there twice"
     return (DUPLICATE_TRANSPOSED if transposed else DUPLICATE).found(tensor(second.name), message)

@@ -11,7 +11,7 @@ from exporter.lint.finding import Finding, Severity, tensor
 from exporter.lint.model import LintModel
 from exporter.lint.registry import rule
 from exporter.lint.settings import LintSettings
-from exporter.lint.tensors import UnreadableError, elements, size_bytes, stored
+from exporter.lint.tensors import UnreadableError, elements, readable_size, size_bytes, stored
 
 SQUARE_MASK = rule(
     "GX111",
@@ -40,9 +40,9 @@ def square_constants(model: LintModel, _settings: LintSettings) -> Iterator[Find
     for name, value in {**model.initializers, **model.constants}.items():
         axes = [dim for dim in value.dims if dim != 1]
         if len(axes) == 2 and axes[0] == axes[1] >= SMALLEST and _is_mask(value, model):
-            size = (size_bytes(value) or 0) / 1e6
+            size = readable_size(size_bytes(value) or 0)
             yield SQUARE_MASK.found(
-                tensor(name), f"{name} is a mask of {axes[0]} x {axes[1]} constants ({size:.1f} MB); none are needed"
+                tensor(name), f"{name} is a mask of {axes[0]} x {axes[1]} constants ({size}); none are needed"
             )
 
 

@@ -10,7 +10,7 @@ from exporter.lint.finding import Finding, Severity, tensor
 from exporter.lint.model import LintModel, attribute
 from exporter.lint.registry import rule
 from exporter.lint.settings import LintSettings
-from exporter.lint.tensors import shown, size_bytes
+from exporter.lint.tensors import readable_size, shown, size_bytes
 
 TRANSPOSED_WEIGHT = rule(
     "GX521",
@@ -33,7 +33,7 @@ def transposed_weights(model: LintModel, _settings: LintSettings) -> Iterator[Fi
     ]
     if found:
         size = sum(size_bytes(model.initializers[name]) or 0 for name in dict.fromkeys(found))
-        message = f"{len(found)} weights ({size / 1e6:.1f} MB) are transposed before a MatMul: {shown(found)}"
+        message = f"{len(found)} weights ({readable_size(size)}) are transposed before a MatMul: {shown(found)}"
         yield TRANSPOSED_WEIGHT.found(tensor(found[0]), message)
 
 
