@@ -18,6 +18,8 @@ GRID_SEQUENCES = (1, 2, 17)
 DEFAULT_POSITIONS = 2000
 CASE_BYTES = 256 * 1024 * 1024
 """In the default set no case has more logits than this, whatever the vocabulary."""
+FULL_CASE_BYTES = 2 * 1024 * 1024 * 1024
+"""The same for the full set: with GPT-2's vocabulary 10,000 positions at once."""
 PADDED_LENGTHS = (17, 1, 6)
 STEPS = 17
 
@@ -108,12 +110,12 @@ def grid_cases(
     used = spent
     cases = []
     for i, (batch, length) in enumerate(shapes):
-        shown = length
-        if not full:
-            left = max(0, DEFAULT_POSITIONS - used)
-            share = 2 * left // 3 if batch == 1 else left // (len(shapes) - i)
-            shown = max(1, min(length, share // batch, CASE_BYTES // (4 * vocab_size * batch)))
-        note = "" if shown == length else f"stands for {batch} x {length}; the full set runs it whole"
+        fits = (FULL_CASE_BYTES if full else CASE_BYTES) // (4 * vocab_size * batch)
+        left = max(0, DEFAULT_POSITIONS - used)
+        share = length * batch if full else 2 * left // 3 if batch == 1 else left // (len(shapes) - i)
+        shown = max(1, min(length, share // batch, fits))
+        whole = "more logits than memory is kept for" if full else "the full set runs it whole"
+        note = "" if shown == length else f"stands for {batch} x {length}; {whole}"
         cases.append(grid_case(vocab_size, batch, shown, seed, note))
         used += batch * shown
     return tuple(cases)

@@ -37,7 +37,7 @@ def measure_noise(module: nn.Module, ids: NDArray[np.int64]) -> float | None:
         return None
     reference = double.numpy()
     scale = root_mean_square(reference, np.ones(ids.shape, dtype=bool))
-    worst = float((single.double() - double).abs().max())
+    worst = max(float((single[:, i].double() - double[:, i]).abs().max()) for i in range(ids.shape[1]))
     return rounded(worst / scale) if scale else 0.0
 
 

@@ -22,6 +22,8 @@ Logits = NDArray[np.float32]
 _SLICE_ELEMENTS = 512 * 1024
 """About 2 MB of float32: a slice and what is made of it stay in cache, and memory stays bounded."""
 _WORKERS = 2
+LARGEST = 1e300
+"""Stands for infinity and NaN in reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +156,11 @@ def slices(mask: NDArray[np.bool_], vocab_size: int) -> list[tuple[int, NDArray[
 
 
 def rounded(value: float) -> float:
-    """`value` to four significant digits: what reports keep, so that they do not vary with the last bits of a sum."""
-    return float(f"{min(value, 1e300):.4g}")
+    """`value` to four significant digits: what reports keep, so that they do not vary with the last bits of a sum.
+
+    JSON has no NaN and no infinity; either becomes the largest number there is in a report.
+    """
+    return float(f"{min(value, LARGEST):.4g}") if not math.isnan(value) else LARGEST
 
 
 def _measure(
