@@ -83,7 +83,7 @@ class _Stream:
         self._ids.append(token_id)
         try:
             piece = self._stream.step(self._backend, token_id) or ""
-        except Exception:  # WordPiece takes back a space it has told ("don ' t" to "don't"): go on without that
+        except Exception:  # a decoder that rewrites what it has told: go on without that
             self._restart()
             return self.feed(token_id)
         self._told += len(piece)

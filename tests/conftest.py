@@ -17,10 +17,14 @@ import torch
 from torch import nn
 
 import exporter
+from exporter import pipeline
 from exporter.artifact import Artifact
+from exporter.config import ExportConfig
+from exporter.gpt_source import checkpoint_source
 from exporter.runtime import Session
 from models import GPT_CONFIG_124M, DummyGPTModel
 from tests import samples
+from tests.byte_gpt import save_byte_gpt
 
 GPT_EXPORT = str(Path(sys.executable).with_name("gpt-export"))
 """The console script of the environment that runs the tests."""
@@ -157,6 +161,33 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     yield write
     for name in made:
         sys.modules.pop(name, None)
+
+
+def _export_saved(saved: tuple[Path, Path], output: Path, *, cached: bool = True) -> Path:
+    path, config_file = saved
+    source = checkpoint_source(path, config_file=config_file, cached=cached)
+    return pipeline.export(source, ExportConfig(), output).folder
+
+
+@pytest.fixture(scope="session")
+def byte_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact of a small GPT over bytes (`tests.byte_gpt`) with its tokenizer. Read it, never change it."""
+    folder = tmp_path_factory.mktemp("bytes")
+    return _export_saved(save_byte_gpt(folder / "checkpoint"), folder / "artifact")
+
+
+@pytest.fixture(scope="session")
+def byte_uncached(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `byte_original`, from ids to logits without a cache."""
+    folder = tmp_path_factory.mktemp("uncached")
+    return _export_saved(save_byte_gpt(folder / "checkpoint"), folder / "artifact", cached=False)
+
+
+@pytest.fixture(scope="session")
+def ids_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `byte_original`, without a tokenizer."""
+    folder = tmp_path_factory.mktemp("ids")
+    return _export_saved(save_byte_gpt(folder / "checkpoint", tokenizer=False), folder / "artifact")
 
 
 @pytest.fixture
