@@ -74,12 +74,18 @@ def external(tensor: TensorProto) -> External | None:
     return External(location, *numbers)
 
 
-def inside(folder: Path, location: str) -> Path | None:
-    """The file that `location` names, None if it lies outside `folder`: absolute, climbing, or by a symbolic link."""
+def inside(model_path: Path, location: str) -> Path | None:
+    """The file that `location` names, None if it lies outside the model's folder: absolute, climbing, or by a link.
+
+    Where the model itself is a link, the folder that it leads to counts too: Hugging Face's cache is made that way, and
+    onnxruntime reads it.
+    """
     if Path(location).is_absolute() or ".." in location.replace("\\", "/").split("/"):
         return None
-    path = folder / location
-    return path if path.resolve().is_relative_to(folder.resolve()) else None
+    path = model_path.parent / location
+    real = path.resolve()
+    allowed = (model_path.parent.resolve(), model_path.resolve().parent)
+    return path if any(real.is_relative_to(folder) for folder in allowed) else None
 
 
 def count(tensor: TensorProto) -> int:
@@ -130,11 +136,11 @@ class Stored:
             yield self.read(start, min(step, self.size - start))
 
 
-def stored(tensor: TensorProto, folder: Path) -> Stored:
-    """The bytes of a tensor as little-endian ONNX has them.
+def stored(tensor: TensorProto, model_path: Path) -> Stored:
+    """The bytes of a tensor of the model in `model_path`, little-endian as ONNX has them.
 
     Raises:
-        UnreadableError: it has none of a known size, or they are outside `folder`.
+        UnreadableError: it has none of a known size, or they are outside the model's folder.
     """
     size = size_bytes(tensor)
     if size is None:
@@ -144,7 +150,7 @@ def stored(tensor: TensorProto, folder: Path) -> Stored:
     except ValueError as error:
         raise UnreadableError(str(error)) from error
     if place is not None:
-        path = inside(folder, place.location)
+        path = inside(model_path, place.location)
         if path is None:
             raise UnreadableError("it lies outside the folder")
         return Stored(size, path, place.offset or 0)

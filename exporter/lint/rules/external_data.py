@@ -28,7 +28,7 @@ TOO_SHORT = rule(
 OUTSIDE = rule(
     "GX203",
     Severity.ERROR,
-    "a tensor's bytes lie outside the model's folder, which onnx and onnxruntime refuse to read",
+    "a tensor's bytes lie outside the model's folder: onnxruntime refuses to read them from 1.24 on",
     "put the file beside the model and name it without folders",
 )
 OVERLAPPING = rule(
@@ -55,7 +55,24 @@ MALFORMED = rule(
     "a tensor's entry on external data cannot be read",
     "export again",
 )
+SHAPE = rule(
+    "GX208",
+    Severity.ERROR,
+    "numbers that shapes are computed from are external data: onnxruntime wants them before it reads that",
+    "keep small tensors in the .onnx file (size_threshold=1024 in onnx.save)",
+)
 PAGE_BYTES = 4096
+_SHAPE_OPERANDS = frozenset(
+    {
+        ("ConstantOfShape", 0),
+        *((operator, 1) for operator in ("Reshape", "Expand", "Squeeze", "Unsqueeze", "Tile", "Pad", "Split")),
+        *((f"Reduce{kind}", 1) for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum")),
+        ("ReduceSumSquare", 1),
+        *(("Slice", index) for index in (1, 2, 3, 4)),
+        *(("Resize", index) for index in (2, 3)),
+    }
+)
+"""Inputs that shape inference wants the values of; tried one by one with onnxruntime 1.17 and 1.32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +96,10 @@ def external_data(model: LintModel, _settings: LintSettings) -> Iterator[Finding
             continue
         if place is None:
             continue
-        path = inside(model.path.parent, place.location)
+        path = inside(model.path, place.location)
+        if operator := _shaped_by(name, model):
+            message = f"{name} is external and tells a {operator} its shape; it must be in the .onnx file"
+            yield SHAPE.found(tensor(name), message)
         if path is None or not path.is_file():
             lost.setdefault((place.location, path is None), []).append(name)
             continue
@@ -96,6 +116,12 @@ def external_data(model: LintModel, _settings: LintSettings) -> Iterator[Finding
         yield _lost(location, is_outside, names)
     for location, found in ranges.items():
         yield from _file(model.path.parent / location, location, found)
+
+
+def _shaped_by(name: str, model: LintModel) -> str | None:
+    """An operator whose shape inference reads the tensor, None without one."""
+    readers = model.readers.get(name, [])
+    return next((node.op_type for node, index in readers if (node.op_type, index) in _SHAPE_OPERANDS), None)
 
 
 def _lost(location: str, is_outside: bool, names: list[str]) -> Finding:

@@ -120,7 +120,7 @@ def _pair(name: str) -> tuple[int, str]:
 
 def _wants_shared_buffer(model: LintModel) -> bool:
     """What the genai_config.json beside the model, or in the folder above, says; False without one."""
-    for folder in (model.path.parent, model.path.resolve().parent.parent):
+    for folder in (model.path.parent, model.path.absolute().parent.parent):
         try:
             config: Any = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -54,7 +54,7 @@ def _is_mask(value: TensorProto, model: LintModel) -> bool:
         return False
     kinds: set[str] = set()
     try:
-        for part in elements(stored(value, model.path.parent), np.dtype(_READABLE[value.data_type])):
+        for part in elements(stored(value, model.path), np.dtype(_READABLE[value.data_type])):
             kinds |= {
                 kind
                 for kind, found in (("0", part == 0), ("1", part == 1), ("masked", part.astype(np.float64) <= _MASKED))

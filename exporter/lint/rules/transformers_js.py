@@ -53,8 +53,8 @@ _BATCH = "batch_size"
 def transformers_js(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
     """File names, tensor names and cache dims, as transformers.js uses them."""
     path = model.path
-    if not _FILE.fullmatch(path.name) or path.resolve().parent.name != "onnx":
-        shown_path = f"{path.resolve().parent.name}/{path.name}"
+    if not _FILE.fullmatch(path.name) or path.absolute().parent.name != "onnx":
+        shown_path = f"{path.absolute().parent.name}/{path.name}"
         yield FILE_NAME.found(FILE, f"the file is {shown_path}; onnx/model.onnx or one with a known suffix is expected")
     yield from _data_names(model)
     yield from _names(model)

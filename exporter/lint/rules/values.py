@@ -68,7 +68,7 @@ def _not_finite(value: TensorProto, model: LintModel) -> tuple[int, int]:
     layout, exponent, fraction = _LAYOUTS[value.data_type]
     nans = infinities = 0
     mask = True
-    for part in elements(stored(value, model.path.parent), np.dtype(layout)):
+    for part in elements(stored(value, model.path), np.dtype(layout)):
         bits: NDArray[Any] = part
         special = (bits & exponent) == exponent
         mask = mask and _is_mask(bits, special)

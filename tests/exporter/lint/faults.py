@@ -152,6 +152,42 @@ def link_out(_model: ModelProto, path: Path) -> None:
     path.symlink_to(elsewhere)
 
 
+def shape_out(model: ModelProto, path: Path) -> None:
+    """Moves the shape of the Reshape behind the weights."""
+    end = -(-path.stat().st_size // 4096) * 4096
+    path.write_bytes(path.read_bytes().ljust(end, b"\0") + np.array([0, 0, HEADS, SIZE]).tobytes())
+    repoint("split", path.name, end, 32)(model, path)
+
+
+def axes_out(model: ModelProto, path: Path) -> None:
+    """Has a ReduceMax read its axes from the file of the weights."""
+    end = -(-path.stat().st_size // 4096) * 4096
+    path.write_bytes(path.read_bytes().ljust(end, b"\0") + np.array([0, 1]).tobytes())
+    model.graph.initializer.append(weight("axes", np.array([0, 1])))
+    next(each for each in model.graph.node if each.name == "any").input.append("axes")
+    repoint("axes", path.name, end, 16)(model, path)
+
+
+def link_like_a_cache(_model: ModelProto, path: Path) -> None:
+    """Links the data as Hugging Face's cache does; `linked` links the model."""
+    blobs = path.parent.parent / "blobs"
+    blobs.mkdir()
+    path.rename(blobs / "data")
+    path.symlink_to("../blobs/data")
+
+
+def linked(plant: Planted) -> Planted:
+    """What `plant` writes, with the model among the blobs and a link in its place."""
+
+    def plant_linked(folder: Path) -> Path:
+        path = plant(folder)
+        path.rename(folder / "blobs" / "model")
+        path.symlink_to("../blobs/model")
+        return path
+
+    return plant_linked
+
+
 def link_inside(_model: ModelProto, path: Path) -> None:
     path.rename(path.parent / "data")
     path.symlink_to("data")
@@ -258,7 +294,10 @@ FAULTS: dict[str, list[Planted]] = {
         adding(weight("mask", np.where(TRIL == 1, 0, -np.inf).astype(np.float32))),
         constant(np.tril(np.ones((1, 1, 100, 100), np.uint8))),
     ],
-    "GX121": [adding(weight("one", LEFT), weight("two", LEFT))],
+    "GX121": [
+        adding(weight("one", LEFT), weight("two", LEFT)),
+        adding(weight("packed", LEFT.reshape(64, 2, 16)), weight("flat", LEFT)),
+    ],
     "GX122": [adding(weight("one", LEFT), weight("two", np.ascontiguousarray(LEFT.T)))],
     "GX131": [dropout(True)],
     "GX132": [dropout(None)],
@@ -276,6 +315,7 @@ FAULTS: dict[str, list[Planted]] = {
     "GX205": [misaligned],
     "GX206": [data(append(5000))],
     "GX207": [data(repoint("wte", "model.onnx_data", "first", 8)), data(repoint("wte", "", 0, 8))],
+    "GX208": [data(shape_out), data(axes_out)],
     "GX304": [node("PackedAttention", "masked", domain=CONTRIB)],
     "GX311": [node("Softmaxx"), node("Upsample", "split")],
     "GX312": [node("Magic", domain="somebody"), node("NobodysOperator", domain=CONTRIB)],
@@ -356,7 +396,7 @@ NEAR_MISSES: dict[str, list[Planted]] = {
     "GX131": [dropout(False), node("Dropout")],
     "GX132": [dropout(False), dropout(True)],
     "GX133": [batch_norm(0)],
-    "GX203": [data(link_inside)],
+    "GX203": [data(link_inside), linked(data(link_like_a_cache))],
     "GX204": [data(lambda _model, _path: None)],
     "GX205": [data(lambda _model, _path: None, align=16)],  # all below a page
     "GX206": [data(append(100))],

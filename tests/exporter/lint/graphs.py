@@ -134,11 +134,13 @@ def save(model: ModelProto, folder: Path, name: str = "model.onnx") -> Path:
 
 
 def externalise(model: ModelProto, folder: Path, *, location: str = "model.onnx_data", align: int = 4096) -> Path:
-    """Moves every weight into one file and returns its path; offsets are multiples of `align`."""
+    """Moves the weights of fractions into one file and returns its path; offsets are multiples of `align`."""
     path = folder / "onnx" / location
     path.parent.mkdir(parents=True, exist_ok=True)
     data = bytearray()
     for each in model.graph.initializer:
+        if each.data_type != TensorProto.FLOAT:
+            continue  # onnxruntime needs the shapes before it reads external data
         data += bytes(-len(data) % align)
         raw = numpy_helper.to_array(each).tobytes()
         point_at(each, location, len(data), len(raw))

@@ -149,6 +149,11 @@ def test_what_is_no_model_is_refused_in_one_sentence(tmp_path: Path, content: by
     assert "\n" not in str(caught.value)
 
 
+def test_linting_needs_no_torch() -> None:
+    code = "import sys, exporter.cli.lint_output; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 PEAK = """
 import sys
 from pathlib import Path
