@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 ARTIFACT := artifacts/dummy-124m
 
-.PHONY: export test lint bench-export clean
+.PHONY: export test lint bench-export bench-noise bench-stages clean
 
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
@@ -19,6 +19,19 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Beside Optimum and cp; Optimum's environment and the checkpoints are made once, in benches/.cache.
+bench-export: $(VENV)/installed
+	$(BIN)/python -m benches.export_peers $(BENCH_FLAGS)
+	$(BIN)/python -m benches.performance_doc
+
+bench-stages: $(VENV)/installed
+	$(BIN)/python -m benches.export_stages $(BENCH_FLAGS)
+	$(BIN)/python -m benches.performance_doc
+
+bench-noise: $(VENV)/installed
+	$(BIN)/python -m benches.noise $(BENCH_FLAGS)
+	$(BIN)/python -m benches.performance_doc
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "gpt-export needs Python 3.11, 3.12 or 3.13: install one, or pass PYTHON=/path/to/python" >&2; exit 1; }

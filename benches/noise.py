@@ -80,7 +80,7 @@ def random_source(name: str, config: GPTConfig, weight_spread: float, seed: int)
         reference=lambda: filled(lambda: GPTModel(config), weights),
         skeleton=blank(lambda: GPTDecoder(config)),
         weights=weights,
-        encoding=None,
+        tokenizer=None,
         cache=CacheShape(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim),
         torchscript=False,
         configuration=config.to_dict(),
