@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from models.errors import CheckpointError, ConfigError, GptExportError, TextError
 
 if TYPE_CHECKING:
+    from exporter.manifest import Manifest
     from exporter.report import ParityReport
 
 __all__ = [
@@ -72,13 +73,17 @@ class ContextError(GptExportError):
 
 
 class ParityError(GptExportError):
-    """Outputs or weights that are not those of the reference; `report` says which and by how much."""
+    """Outputs or weights that are not those of the reference; `report` says which and by how much.
+
+    `manifest` is that of the files that were compared, where they are an artifact's; they need not have been published.
+    """
 
     exit_code = 3
 
-    def __init__(self, message: str, report: ParityReport | None = None) -> None:
+    def __init__(self, message: str, report: ParityReport | None = None, manifest: Manifest | None = None) -> None:
         super().__init__(message)
         self.report = report
+        self.manifest = manifest
 
     def details(self) -> dict[str, Any]:
         """The parity report as JSON values, for `--json`."""

@@ -28,6 +28,7 @@ from exporter.onnx_file import write_onnx
 from exporter.passes import portable_passes, run_passes
 from exporter.progress import OnStage, ignore
 from exporter.report import ParityReport
+from exporter.report_html import REPORT_NAME, report_html
 from exporter.runs import feed_graph, run_of_module, run_of_session
 from exporter.runtime import Session
 from exporter.script import script, script_cached
@@ -67,8 +68,10 @@ def export(
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
                 report = _compare(draft, source, config, written.layouts, Path(scratch), on_stage)
             if config.gate == "enforce":
-                raise_if_failed(report, "nothing was published")
+                raise_if_failed(report, "nothing was published", manifest)
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
+            manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
+            (staged.folder / REPORT_NAME).write_text(report_html(report, manifest), encoding="utf-8")
             manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
         on_stage("publish")
         return Artifact(staged.publish(), manifest)
@@ -124,12 +127,12 @@ def validate_artifact(
         return _compare(artifact, source, config, layouts, Path(scratch), on_stage)
 
 
-def raise_if_failed(report: ParityReport, consequence: str) -> None:
-    """Raises a `ParityError` that names the first failure, if there is one."""
+def raise_if_failed(report: ParityReport, consequence: str, manifest: Manifest | None = None) -> None:
+    """Raises a `ParityError` that names the first failure of what `manifest` describes, if there is one."""
     if failures := report.failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         where = f"; {report.first_fault.explain()}" if report.first_fault else ""
-        raise ParityError(f"the export is not the model: {failures[0]}{more}{where}; {consequence}", report)
+        raise ParityError(f"the export is not the model: {failures[0]}{more}{where}; {consequence}", report, manifest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import click
 
 from exporter.cli.errors import F, RunOptions
+from exporter.cli.report_page import html_option
 from models.errors import TextError
 
 OUTPUT = click.Path(path_type=Path)
@@ -34,6 +35,7 @@ def export_options(command: F) -> F:
             config_option,
             click.option("--force", is_flag=True, help="Replace an artifact that is there."),
             gate_option,
+            html_option,
         )
     ):
         decorated = option(decorated)

@@ -9,9 +9,12 @@ from typing import Any
 from exporter.artifact import Artifact
 from exporter.cli.display import progress
 from exporter.cli.options import ARTIFACTS, comparison, echo_result
+from exporter.cli.report_page import refuse_inside, write_page
 from exporter.config import ExportConfig, Gate, Profile
+from exporter.errors import ConfigError, ParityError
 from exporter.opsets import DEFAULT_OPSET
 from exporter.pipeline import export
+from exporter.report_html import REPORT_NAME, report_html
 from exporter.source_names import read_source
 
 
@@ -30,6 +33,7 @@ def publish(
     torchscript: bool | None = None,
     profile: Profile = "portable",
     single_file: bool = False,
+    html: Path | None = None,
     **compared: Any,
 ) -> None:
     """Exports `source` as the options say, and echoes the result."""
@@ -43,11 +47,22 @@ def publish(
         single_file=single_file,
         **comparison(**compared),
     )
+    if html and gate == "off":
+        raise ConfigError("--html needs a comparison to show; leave --gate off out")
     with progress() as on_stage:
         on_stage("read the source")
         found = read_source(source, seed=seed, config_file=config_file, cached=cached)
         target = output or ARTIFACTS / f"{found.name}{suffix}"
-        artifact = export(found, config, target, replace=force, on_stage=on_stage)
+        if html:
+            refuse_inside(html, target)
+        try:
+            artifact = export(found, config, target, replace=force, on_stage=on_stage)
+        except ParityError as error:
+            if html and error.report:
+                write_page(html, report_html(error.report, error.manifest, name=found.name))
+            raise
+    if html:
+        write_page(html, (artifact.folder / REPORT_NAME).read_text(encoding="utf-8"))
     echo_result(
         {"artifact": str(artifact.folder), "manifest": artifact.manifest.to_dict()}, summary(artifact, output or target)
     )

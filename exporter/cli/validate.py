@@ -9,6 +9,7 @@ import click
 
 from exporter.cli.errors import run_options
 from exporter.cli.options import as_json, case_options, comparison, config_option, echo_json
+from exporter.cli.report_page import html_option, refuse_inside, write_page
 
 
 @click.command()
@@ -18,8 +19,9 @@ from exporter.cli.options import as_json, case_options, comparison, config_optio
 )
 @config_option
 @case_options
+@html_option
 @run_options
-def validate(artifact: Path, against: str | None, config_file: Path | None, **options: Any) -> None:
+def validate(artifact: Path, against: str | None, config_file: Path | None, html: Path | None, **options: Any) -> None:
     """Compare a published ARTIFACT, or any .onnx file, with its source.
 
     Of an artifact the hashes are verified first, and the source is made again where the manifest suffices for that (a
@@ -28,12 +30,19 @@ def validate(artifact: Path, against: str | None, config_file: Path | None, **op
     """
     from exporter.cli.display import progress  # torch is slow to import; --help must stay instant
     from exporter.cli.report_text import print_report
+    from exporter.manifest import read_manifest
     from exporter.pipeline import raise_if_failed
+    from exporter.report_html import report_html
     from exporter.revalidate import revalidate, revalidate_file
 
+    if html:
+        refuse_inside(html, artifact)
     with progress() as on_stage:
         compare = revalidate_file if artifact.is_file() else revalidate
         report = compare(artifact, against=against, config_file=config_file, on_stage=on_stage, **comparison(**options))
+    if html:
+        manifest = None if artifact.is_file() else read_manifest(artifact)
+        write_page(html, report_html(report, manifest, name=artifact.name))
     if not as_json():
         print_report(report, str(artifact))
     raise_if_failed(report, f"do not use {artifact}")
