@@ -53,6 +53,7 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
             Path(scratch),
             on_stage,
             describe=source.describe_token,
+            let_go=source.let_go,
         )
     report = ParityReport(
         targets=compared.results,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.errors import SourceError
+from exporter.mapped import let_go
 from exporter.script import without_weights
 from exporter.signature import CacheShape, Signature, cached, uncached
 from models.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer, Tokenizer
@@ -57,6 +58,10 @@ class Source:
     def signature(self) -> Signature:
         """Inputs and outputs of the graph."""
         return cached(self.vocab_size, self.cache) if self.cache else uncached(self.vocab_size)
+
+    def let_go(self) -> None:
+        """Takes the pages of mapped weights out of memory; the next read maps them again."""
+        let_go(self.weights.values())
 
     def first_names(self) -> dict[str, str]:
         """For each weight, the first name that its tensor has; names of tied weights share one."""

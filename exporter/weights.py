@@ -16,6 +16,7 @@ from torch import Tensor
 from exporter.errors import GraphError
 from exporter.hashing import HashingWriter
 from exporter.layout import Layout, layout_of
+from exporter.mapped import let_go
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ INLINE_BYTES = 1024
 ALIGNMENT = 4096
 """Offsets in external data are multiples of a page, so that every tensor can be mapped where it lies."""
 CHUNK_BYTES = 16 * 1024 * 1024
+LET_GO_BYTES = 256 * 1024 * 1024
+"""How much of a mapped checkpoint stays in memory after it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +102,18 @@ def write_external(planned: list[PlannedWeight], weights: Mapping[str, Tensor], 
         OSError: the file cannot be written.
         GraphError: a weight holds NaN or Inf.
     """
+    read: list[Tensor] = []
     with HashingWriter(path) as out:
         for weight in planned:
             if weight.offset is not None:
                 out.pad_to(weight.offset)
                 for chunk in chunks(weight, weights):
                     out.write(chunk)
+                read.append(weights[weight.layout.source])
+                if sum(tensor.nbytes for tensor in read) > LET_GO_BYTES:
+                    let_go(read)
+                    read.clear()
+    let_go(read)
     logger.info("wrote %d bytes of weights", out.size_bytes)
     return out.sha256
 
