@@ -52,12 +52,14 @@ def eager_activations(module: nn.Module, case: Case, names: set[str]) -> dict[tu
     return {key: np.concatenate(parts) for key, parts in kept.items()}
 
 
-def graph_activations(path: Path, case: Case, tensors: Sequence[str], feed: Feed) -> dict[str, Array]:
+def graph_activations(
+    path: Path, case: Case, tensors: Sequence[str], feed: Feed, *, as_written: bool = False
+) -> dict[str, Array]:
     """The named tensors of the graph in `path`, (positions, width), over the tokens of the case's rows.
 
     A tensor whose axes cannot be read as batch and sequence is left out.
     """
-    session = session_with_outputs(path, tensors)
+    session = session_with_outputs(path, tensors, as_written=as_written)
     chunks = feed(session, case, tensors)
     found = {}
     for name in tensors:
@@ -71,8 +73,11 @@ def graph_activations(path: Path, case: Case, tensors: Sequence[str], feed: Feed
     return found
 
 
-def session_with_outputs(path: Path, tensors: Sequence[str]) -> ort.InferenceSession:
+def session_with_outputs(path: Path, tensors: Sequence[str], *, as_written: bool = False) -> ort.InferenceSession:
     """A session on the graph in `path` that also returns `tensors`. Nothing is written; external data is read in place.
+
+    Args:
+        as_written: whether onnxruntime runs the nodes as they stand, without its own optimisations.
 
     Raises:
         Exception: whatever onnxruntime raises for a graph that it cannot load.
@@ -81,7 +86,9 @@ def session_with_outputs(path: Path, tensors: Sequence[str]) -> ort.InferenceSes
     outputs = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in outputs)
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised; the gate says what they mean
+    if as_written:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

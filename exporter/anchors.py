@@ -1,29 +1,38 @@
 """Where an activation of an eager module can be found in a graph: beside the weights that both know.
 
 A graph has no module names to rely on, but it has the module's parameters. The node that multiplies by a linear layer's
-weight reads the layer's input; the last node that reads one of its parameters writes its output.
+weight reads the layer's input; the last node in a row that reads one of its parameters writes its output. The logits
+need no weight: both sides have them by name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx
 
+from exporter.signature import LOGITS
+
 End = Literal["input", "output"]
 
+WHOLE = ""
+"""The name of the model itself among its modules, as `named_modules` has it."""
 _PRODUCTS = frozenset({"MatMul", "Gemm", "MatMulNBits", "MatMulInteger", "FusedMatMul"})
+_NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization"})
+_TABLES = frozenset({"Gather", "GatherBlockQuantized"})
 _CARRIERS = frozenset({"Transpose", "Cast", "Identity", "DequantizeLinear", "Reshape"})
 _PART_WORDS = (
     ("head", r"out_head|lm_head|head"),
-    ("norm", r"norm\d*|ln_?\w*|layernorm"),
+    ("norm", r"(\w+_)?norm\d*|ln_?\w*|layernorm"),
     ("attention", r"att|attn|attention|self_attn"),
     ("mlp", r"ff|mlp|feed_forward"),
     ("embedding", r"\w*emb\w*|wte|wpe|embed\w*"),
 )
+
+_Use = tuple[onnx.NodeProto, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +49,11 @@ class Anchor:
     @property
     def label(self) -> str:
         """What is compared, in words."""
-        return f"{' + '.join(self.modules)} {self.end}"
+        return "the logits" if self.modules == (WHOLE,) else f"{' + '.join(self.modules)} {self.end}"
 
 
 def find_anchors(graph: onnx.GraphProto, sources: Mapping[str, tuple[str, ...]]) -> tuple[Anchor, ...]:
-    """The anchors of `graph`, in its topological order.
+    """The anchors of `graph`, in its topological order; of one tensor, outputs of modules come before inputs.
 
     Args:
         sources: by initializer, the names of the parameters that it holds, more than one where they were joined.
@@ -56,53 +65,52 @@ def find_anchors(graph: onnx.GraphProto, sources: Mapping[str, tuple[str, ...]])
         for name in node.input:
             readers.setdefault(name, []).append(node)
 
-    by_modules: dict[tuple[tuple[str, ...], bool], list[tuple[onnx.NodeProto, str]]] = {}
+    by_modules: dict[tuple[tuple[str, ...], bool], list[_Use]] = {}
     for initializer, parameters in sources.items():
         modules = tuple(name.rpartition(".")[0] for name in parameters)
         for node, value in _uses(initializer, readers):
-            looked_up = node.op_type in ("Gather", "GatherBlockQuantized")
+            looked_up = node.op_type in _TABLES
             for owners in _owners(modules, parameters, sources, looked_up=looked_up):
                 by_modules.setdefault((owners, looked_up), []).append((node, value))
 
-    found: dict[str, Anchor] = {}
-    anchors = []
+    last_layer = max((number for key in by_modules if (number := layer_of(key[0][0])) is not None), default=None)
+    found: dict[Anchor, None] = {}
     for (modules, _), uses in by_modules.items():
         uses.sort(key=lambda use: order[id(use[0])])
-        first, value = uses[0]
-        last = uses[-1][0]
-        product = next(((node, name) for node, name in uses if node.op_type in _PRODUCTS), None)
-        if product is not None:
-            data = next(name for name in product[0].input if name and name != product[1])
-            anchors.append(_anchor(modules, "input", data, producers))
-        elif first.op_type in ("LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization"):
-            anchors.append(_anchor(modules, "input", first.input[0], producers))
-        anchors.append(_anchor(modules, "output", last.output[0], producers))
-    for anchor in anchors:
-        if anchor is not None:
-            # An output names its tensor better than the input of the module that reads it.
-            known = found.get(anchor.tensor)
-            if known is None or (known.end == "input" and anchor.end == "output"):
-                found[anchor.tensor] = anchor
-    return tuple(sorted(found.values(), key=lambda anchor: order[id(producers[anchor.tensor])]))
+        for end, tensor in _ends(uses, readers):
+            if tensor in producers:
+                layer, part = place(modules, end, last_layer)
+                found[Anchor(modules, end, tensor, producers[tensor].op_type, layer, part)] = None
+    if LOGITS in producers:
+        found[Anchor((WHOLE,), "output", LOGITS, producers[LOGITS].op_type, None, "head")] = None
+    return tuple(sorted(found, key=lambda anchor: (order[id(producers[anchor.tensor])], anchor.end == "input")))
 
 
-def place(modules: Sequence[str], end: End) -> tuple[int | None, str]:
-    """The zero-based layer, or None, and the part of the model that computes this end of a module."""
+def place(modules: Sequence[str], end: End, last_layer: int | None = None) -> tuple[int | None, str]:
+    """The zero-based layer, or None, and the part of the model that computes this end of a module.
+
+    Args:
+        last_layer: the number of the last block, which computes what the final norm reads.
+    """
     name = modules[0]
-    layer = re.search(r"(?:^|\.)(\d+)\.", name)
-    number = int(layer[1]) if layer else None
-    part = part_of(name)
+    number, part = layer_of(name), part_of(name)
     if end == "output":
         return number, part
     if part == "norm":  # what a norm reads is the residual stream behind the part before it
         if re.search(r"(norm1|ln_1)$", name):
             return (None, "embedding") if not number else (number - 1, "mlp")
-        return (number, "attention") if number is not None else (None, "mlp")
+        return (number, "attention") if number is not None else (last_layer, "mlp")
     if part == "head":
         return None, "norm"
     if re.search(r"(W_query|W_key|W_value|c_attn|qkv|layers\.0|c_fc)$", name):
         return number, "norm"
     return number, part
+
+
+def layer_of(module: str) -> int | None:
+    """The zero-based number of the block that a module belongs to, None outside the blocks."""
+    found = re.search(r"(?:^|\.)(\d+)\.", module)
+    return int(found[1]) if found else None
 
 
 def part_of(module: str) -> str:
@@ -114,14 +122,26 @@ def part_of(module: str) -> str:
     return "other"
 
 
-def _anchor(modules: tuple[str, ...], end: End, tensor: str, producers: Mapping[str, onnx.NodeProto]) -> Anchor | None:
-    if tensor not in producers:
-        return None
-    layer, part = place(modules, end)
-    return Anchor(modules, end, tensor, producers[tensor].op_type, layer, part)
+def _ends(uses: list[_Use], readers: Mapping[str, list[onnx.NodeProto]]) -> Iterator[tuple[End, str]]:
+    """The tensors that a module reads and writes, at every place where its parameters are computed with."""
+    own = {id(node) for node, _ in uses}
+    places = [(node, value) for node, value in uses if node.op_type in _PRODUCTS | _NORMS | _TABLES]
+    for node, value in places:
+        if node.op_type in _PRODUCTS:
+            yield "input", next(name for name in node.input if name and name != value)
+        elif node.op_type in _NORMS:
+            yield "input", node.input[0]
+        last: onnx.NodeProto | None = node
+        out = node.output[0]
+        while last is not None:  # the bias, or a shift, that the module's own parameters add to it
+            out = last.output[0]
+            last = next((reader for reader in readers.get(out, []) if id(reader) in own), None)
+        yield "output", out
+    if not places:  # a norm written out: its scale and shift are all that is known of it
+        yield "output", uses[-1][0].output[0]
 
 
-def _uses(name: str, readers: Mapping[str, list[onnx.NodeProto]]) -> list[tuple[onnx.NodeProto, str]]:
+def _uses(name: str, readers: Mapping[str, list[onnx.NodeProto]]) -> list[_Use]:
     """The nodes that compute with an initializer, and the name under which they read it, past mere carriers."""
     uses = []
     for node in readers.get(name, []):

@@ -18,6 +18,7 @@ from exporter.artifact import Artifact
 from exporter.case import Case
 from exporter.cases import choose_cases
 from exporter.config import ExportConfig
+from exporter.determinism import random_nodes
 from exporter.errors import ArtifactError, GraphError, ParityError
 from exporter.graph import to_onnx
 from exporter.hashing import sha256_of
@@ -233,6 +234,7 @@ def _compare(
         weights=weights,
         noise=found.noise,
         limits=config.allowed,
+        faults=() if weights is None else random_nodes(artifact.variant_path(VARIANT)),
         notes=(*source.notes, *_unlisted(source, layouts), *found.notes),
         opened=found.opened,
     )

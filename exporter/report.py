@@ -162,6 +162,8 @@ class Deviation:
     def explain(self) -> str:
         """The deviation in one sentence."""
         where = "outside the blocks" if self.layer is None else f"in layer {self.layer}"
+        if not self.shape:
+            return f"first fault {where}, {self.part}: {self.operator} {self.tensor} ({self.module}): {self.cause}"
         return (
             f"first fault {where}, {self.part}: {self.operator} {self.tensor} ({self.module}) is {self.found:.6g} "
             f"where eager has {self.expected:.6g}, at {list(self.worst_index)} of {list(self.shape)}"
@@ -179,6 +181,8 @@ class ParityReport:
     """Relative error of eager float32 against float64; see `exporter.parity.Tolerance`."""
     limits: Limits
     notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    """What forbids to believe the file whatever its outputs were, such as a Dropout in training mode."""
     layers: tuple[Deviation, ...] = ()
     """Activations along the graph on the worst case, in topological order."""
     layers_case: str = ""
@@ -203,7 +207,7 @@ class ParityReport:
             for result in results
             if not result.passed
         ]
-        return (*weights, *cases)
+        return (*self.faults, *weights, *cases)
 
     @property
     def passed(self) -> bool:
@@ -220,6 +224,7 @@ class ParityReport:
             "noise": self.noise,
             "limits": self.limits.to_dict(),
             "notes": list(self.notes),
+            "faults": list(self.faults),
             "weights": None if self.weights is None else self.weights.to_dict(),
             "targets": {target: _worst(results) for target, results in self.targets.items()},
         }

@@ -10,14 +10,16 @@ from pathlib import Path
 from exporter.activations import Feed
 from exporter.case import Case
 from exporter.layout import Layout
-from exporter.report import ParityReport
+from exporter.report import CaseResult, ParityReport
 from exporter.source import Source
 from exporter.trace import trace
 
 logger = logging.getLogger(__name__)
 
 MOST_POSITIONS = 256
-"""A passing report is traced on a case of at most this many positions, to cost little."""
+"""A case of at most this many positions is traced, if there is one: every activation is kept, of both sides."""
+ENOUGH_TOKENS = 17
+_NEEDS = ("ids", "mask", "cache")
 
 
 def with_layers(
@@ -28,21 +30,37 @@ def with_layers(
     cases: Sequence[Case],
     feed: Feed,
 ) -> ParityReport:
-    """`report` with the activations of one case: the smallest that failed, else the first of moderate size."""
-    results = {result.name: result for result in report.targets["onnx"]}
-    failed = [case for case in cases if case.name in results and not results[case.name].passed]
-    ran = [case for case in failed if not results[case.name].fault]
-    moderate = [case for case in cases if case.name in results and 1 < case.positions <= MOST_POSITIONS]
-    candidates = sorted(ran, key=lambda case: case.positions) if ran else [] if failed else moderate
-    if not candidates:
+    """`report` with the activations of one case: the one that tells most of a failure, else one of moderate size."""
+    case = telling_case(cases, {result.name: result for result in report.targets["onnx"]})
+    if case is None:
         return report
-    case = candidates[0]
     try:
         layers = trace(source.reference(), source.weights, path, sources, case, feed)
     except Exception as error:  # the verdict stands without it; onnxruntime's errors share no base class
         logger.info("tracing %s failed", case.name, exc_info=True)
         return replace(report, notes=(*report.notes, f"the layers could not be traced: {' '.join(str(error).split())}"))
     return replace(report, layers=layers, layers_case=case.name)
+
+
+def telling_case(cases: Sequence[Case], results: Mapping[str, CaseResult]) -> Case | None:
+    """The case to trace.
+
+    Of cases that failed in their numbers it is one that fails clearly, without padding and past if such a one fails,
+    and with several tokens. Of cases that did not run it is the smallest.
+    """
+    taken = [case for case in cases if case.name in results]
+    failed = [case for case in taken if not results[case.name].passed]
+    if not failed:
+        return next((case for case in taken if 1 < case.positions <= MOST_POSITIONS), None)
+    numbers = [case for case in failed if not results[case.name].fault]
+    if not numbers:  # a case that stops names its node; one whose logits have another shape does not
+        return min(failed, key=lambda case: ("does not" not in results[case.name].fault, case.positions))
+    worst = max(_badness(results[case.name]) for case in numbers)
+    clear = [case for case in numbers if _badness(results[case.name]) >= worst / 100]
+    small = [case for case in clear if case.positions <= MOST_POSITIONS]
+    if not small:
+        return min(clear, key=lambda case: case.positions)
+    return max(small, key=lambda case: (-_NEEDS.index(case.needs), _told(case), _badness(results[case.name])))
 
 
 def initializer_sources(source: Source, layouts: Mapping[str, Layout]) -> dict[str, tuple[str, ...]]:
@@ -52,3 +70,13 @@ def initializer_sources(source: Source, layouts: Mapping[str, Layout]) -> dict[s
         name: tuple(other for other, kept in first.items() if kept == first.get(layout.source, layout.source))
         for name, layout in layouts.items()
     }
+
+
+def _told(case: Case) -> int:
+    """How much a case can tell: the tokens of a row, or of the second piece that is fed."""
+    start, stop = case.cuts()[:2][-1]
+    return min(stop - start, ENOUGH_TOKENS) if len(case.cuts()) == 1 else stop - start
+
+
+def _badness(result: CaseResult) -> float:
+    return float("inf") if result.non_finite else result.worst_ratio

@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from exporter.case import Case, Need
-from exporter.errors import GptExportError
+from exporter.errors import ArtifactError, GptExportError
 from exporter.limits import Limits
 from exporter.noise import ASSUMED_NOISE, NOISE_CEILING, measure_noise
 from exporter.opened import Describe, open_case
@@ -102,7 +102,14 @@ def validate(
         on_stage(f"run {target}")
         gc.collect()
         taken = [case for case in cases if case.needs in candidate.takes]
-        run = candidate.open()
+        try:
+            run = candidate.open()
+        except ArtifactError as error:  # the runtime refuses the file: no case of it can be believed
+            reason = " ".join(str(error).split())
+            results[target] = tuple(
+                CaseResult.faulty(case.name, case.ids.shape, case.note, f"does not load: {reason}") for case in taken
+            )
+            continue
         found = []
         for case in taken:
             result, produced = _compared(case, run, logits, Tolerance(limits=limits, noise=noise))

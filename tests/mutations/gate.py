@@ -1,0 +1,58 @@
+"""A fault through the gate: the good artifact is exported once, each fault is validated against the good source."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+from pathlib import Path
+
+import onnx
+
+from exporter import pipeline
+from exporter.artifact import Artifact
+from exporter.config import ExportConfig
+from exporter.hashing import sha256_of
+from exporter.manifest import MANIFEST_NAME
+from exporter.report import ParityReport
+from exporter.source import Source
+from models.blank import blank
+from tests.mutations.faults import TIED, Fault
+from tests.mutations.good import VICTIM, VICTIM_SPREAD, random_source
+
+CONFIG = ExportConfig()
+
+
+@functools.cache
+def good_source(*, tied: bool) -> Source:
+    return random_source(TIED if tied else VICTIM, VICTIM_SPREAD, seed=7, name="victim")
+
+
+def export_good(source: Source, folder: Path) -> Artifact:
+    """The artifact of `source`, which must pass."""
+    return pipeline.export(source, CONFIG, folder)
+
+
+def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:
+    """An artifact with the fault and with the hashes of its own files, as an exporter that errs would write it."""
+    if fault.scripted is not None:
+        source = dataclasses.replace(good_source(tied=fault.tied), skeleton=blank(fault.scripted))
+        return pipeline.export(source, dataclasses.replace(CONFIG, gate="off"), folder)
+    assert fault.edit is not None
+    shutil.copytree(good.folder, folder)
+    path = folder / pipeline.ONNX_PATH
+    model = onnx.load(path)
+    fault.edit(model)
+    onnx.save(model, path)
+    manifest = dataclasses.replace(
+        good.manifest,
+        files=good.manifest.files
+        | {pipeline.ONNX_PATH: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}},
+    )
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return Artifact(folder, manifest)
+
+
+def judge(artifact: Artifact, source: Source) -> ParityReport:
+    """What the gate says of an artifact."""
+    return pipeline.validate_artifact(artifact, source, CONFIG)
