@@ -17,8 +17,6 @@ from exporter.figures import TIMES, limit_ratio, number, of_limit, share
 from exporter.report import CaseResult, Deviation
 from exporter.visible import printable
 
-POINTS = 2500
-"""The most dots of one figure; beyond it neighbouring positions share one, which shows the worst of them."""
 LARGEST, SMALLEST = 12, -9
 """Decades around the limit that are drawn; what lies beyond stands at the edge."""
 ZERO_LANE = 8.0
@@ -84,14 +82,13 @@ class _Axis:
         )
 
 
-def position_plot(results: Sequence[CaseResult], ident: str, *, points: int = POINTS) -> str:
+def position_plot(results: Sequence[CaseResult], ident: str, *, step: int = 1) -> str:
     """The largest difference at each position of each case, in units of the case's limit, as an SVG element.
 
     Args:
         ident: what ids in the SVG begin with; unique in its page.
-        points: the most dots to draw.
+        step: how many neighbouring positions share one dot, which shows the worst of them.
     """
-    step = _step([len(result.error_by_position) for result in results], points)
     axis = _Axis.of(limit_ratio(error, result.limit) for result in results for error in result.error_by_position)
     longest = max((len(result.error_by_position) for result in results), default=1)
     worst = max(results, key=lambda result: result.worst_ratio, default=None)
@@ -162,12 +159,9 @@ def place_of(deviation: Deviation) -> str:
     return deviation.part if deviation.layer is None else f"layer {deviation.layer}, {deviation.part}"
 
 
-def drawn_step(results: Sequence[CaseResult], points: int = POINTS) -> int:
-    """How many neighbouring positions share one dot of `position_plot`."""
-    return _step([len(result.error_by_position) for result in results], points)
-
-
-def _step(lengths: Sequence[int], points: int) -> int:
+def step_for(results: Iterable[CaseResult], points: int) -> int:
+    """The `step` of `position_plot` with which all `results` together have about so many dots at most."""
+    lengths = [len(result.error_by_position) for result in results]
     step = 1
     while sum(-(-length // step) for length in lengths) > max(points, len(lengths)):
         step += 1

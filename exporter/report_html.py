@@ -17,7 +17,7 @@ from exporter.report import CaseResult, ParityReport
 from exporter.visible import printable, visible
 
 REPORT_NAME = "report.html"
-POINTS = 3000
+POINTS = 4000
 """The most dots of all position plots together; they are most of the page's bytes."""
 UNHASHED = frozenset({REPORT_NAME, MANIFEST_NAME})
 """A page cannot hold its own hash, nor that of the manifest, which has the page's."""
@@ -39,7 +39,8 @@ def report_html(report: ParityReport, manifest: Manifest | None, *, name: str = 
         results=results,
         headline=headline(report),
         tiles=_tiles(report, results),
-        positions=[_position_figure(report, target) for target in report.targets],
+        step=(step := plots.step_for(results, POINTS)),
+        positions=[_position_figure(report, target, step) for target in report.targets],
         layers=Markup(plots.layer_plot(report.layers, "layers", fault=report.first_fault)) if report.layers else None,
         families=plots.FAMILIES,
         parts=_parts(report),
@@ -121,14 +122,12 @@ def _tiles(report: ParityReport, results: list[CaseResult]) -> list[_Tile]:
     return tiles
 
 
-def _position_figure(report: ParityReport, target: str) -> dict[str, Any]:
+def _position_figure(report: ParityReport, target: str, step: int) -> dict[str, Any]:
     results = [result for result in report.targets[target] if result.error_by_position]
-    budget = POINTS // len(report.targets)
     present = {plots.family_of(result.name) for result in results}
     return {
         "target": target,
-        "svg": Markup(plots.position_plot(results, f"positions-{target}", points=budget)) if results else None,
-        "step": plots.drawn_step(results, budget),
+        "svg": Markup(plots.position_plot(results, f"positions-{target}", step=step)) if results else None,
         "families": [(key, label) for key, label in plots.FAMILIES if key in present],
         "non_finite": sum(result.non_finite for result in results),
     }
