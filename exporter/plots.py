@@ -137,7 +137,7 @@ def layer_plot(deviations: Sequence[Deviation], ident: str, *, fault: Deviation 
         title = f"{place_of(deviation)}, {deviation.module}: {of_limit(deviation.ratio)} ({deviation.operator})"
         dots.append(_dot(x, y, title, f" p-{part}", radius="3.5"))
         if deviation is fault:
-            ring = _ring(x, y, f"first fault: {place_of(deviation)}")
+            ring = _ring(x, y, place_of(deviation))
     worst = max(deviations, key=lambda deviation: deviation.ratio, default=None)
     desc = f"{len(deviations)} activations in the order in which the graph computes them. "
     if fault is not None:
