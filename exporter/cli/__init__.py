@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import click
 
 from exporter.cli.errors import ErrorHandlingGroup
@@ -29,4 +32,6 @@ for command in (onnx, torchscript, validate, inspect, lint, generate):
 
 def main() -> None:
     """Entry point of the console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a model's text may hold what the terminal's encoding does not
     cli()
