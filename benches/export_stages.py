@@ -73,7 +73,7 @@ def graph_child(name: str) -> list[dict[str, Any]]:
     from exporter.opsets import DEFAULT_OPSET
     from exporter.passes import portable_passes, run_passes
     from exporter.script import script, script_cached
-    from exporter.signature import CacheShape, cached, uncached
+    from exporter.signature import CacheShape, cached, example_sizes, uncached
     from models.blank import blank
     from models.config import GPT_CONFIG_124M, GPTConfig
     from models.dummy import DummyGPTModel
@@ -88,7 +88,7 @@ def graph_child(name: str) -> list[dict[str, Any]]:
     stopwatch("script")
     scripted = script_cached(skeleton, config.n_layers) if sizes else script(skeleton)
     stopwatch("graph")
-    model = to_onnx(scripted, signature, DEFAULT_OPSET, signature.example_dims(config.context_length), "meta")
+    model = to_onnx(scripted, signature, DEFAULT_OPSET, example_sizes(config.context_length), "meta")
     stopwatch("passes")
     run_passes(model, portable_passes({weight: weight for weight in skeleton.state_dict()}))
     stopwatch(END)

@@ -23,7 +23,7 @@ def export(
     name: str | None = None,
     opset: int = DEFAULT_OPSET,
     texts: tuple[str, ...] | None = None,
-    cases: tuple[str, ...] = ("default",),
+    cases: str | tuple[str, ...] = "default",
     gate: Gate = "enforce",
     seed: int = 123,
     torchscript: bool = True,
@@ -50,7 +50,14 @@ def export(
         GptExportError: `ConfigError`, `SourceError`, `ScriptError`, `GraphError`, `OutputError`, or `ParityError` with
             the report; nothing was published then.
     """
-    config = ExportConfig(opset=opset, texts=texts, cases=cases, gate=gate, seed=seed, torchscript=torchscript)
+    config = ExportConfig(
+        opset=opset,
+        texts=texts,
+        cases=(cases,) if isinstance(cases, str) else cases,
+        gate=gate,
+        seed=seed,
+        torchscript=torchscript,
+    )
     modes = {part: part.training for part in module.modules()} if isinstance(module, nn.Module) else {}
     try:
         if modes:

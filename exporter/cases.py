@@ -16,6 +16,8 @@ GRID_BATCHES = (1, 2, 5)
 GRID_SEQUENCES = (1, 2, 17)
 """Besides these, the context length."""
 DEFAULT_POSITIONS = 2000
+KEPT_FOR_BATCHES = 70
+"""Positions of the default set that one long row leaves to the batches of long rows."""
 CASE_BYTES = 256 * 1024 * 1024
 """In the default set no case has more logits than this, whatever the vocabulary."""
 FULL_CASE_BYTES = 2 * 1024 * 1024 * 1024
@@ -108,16 +110,18 @@ def grid_cases(
     lengths = sorted({min(length, context_length) for length in (*GRID_SEQUENCES, context_length)})
     shapes = [(batch, length) for length in lengths for batch in GRID_BATCHES]
     used = spent
-    cases = []
+    cases: list[Case] = []
     for i, (batch, length) in enumerate(shapes):
         fits = (FULL_CASE_BYTES if full else CASE_BYTES) // (4 * vocab_size * batch)
         left = max(0, DEFAULT_POSITIONS - used)
-        share = length * batch if full else 2 * left // 3 if batch == 1 else left // (len(shapes) - i)
+        share = length * batch if full else left - KEPT_FOR_BATCHES if batch == 1 else left // (len(shapes) - i)
         shown = max(1, min(length, share // batch, fits))
         whole = "more logits than memory is kept for" if full else "the full set runs it whole"
         note = "" if shown == length else f"stands for {batch} x {length}; {whole}"
-        cases.append(grid_case(vocab_size, batch, shown, seed, note))
-        used += batch * shown
+        case = grid_case(vocab_size, batch, shown, seed, note)
+        if case.name not in {other.name for other in cases}:
+            cases.append(case)
+            used += case.positions
     return tuple(cases)
 
 

@@ -30,7 +30,7 @@ class ExportConfig:
     corpus: str | None = None
     """A text to compare on in windows of the context, from `--text-file`."""
     cases: tuple[str, ...] = ("default",)
-    """`("default",)` of about 2,000 positions, `("full",)`, or the names of cases."""
+    """`("default",)` of about 2,000 positions, `("full",)`, or the names of cases; a single one may be a string."""
     limits: Limits | None = None
     """What is allowed; None is the precision's row of `LIMITS`."""
     gate: Gate = "enforce"
@@ -46,6 +46,8 @@ class ExportConfig:
     """Whether the weights stay in the `.onnx` file whatever their size; below 2 GB only."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.cases, str):
+            object.__setattr__(self, "cases", (self.cases,))
         check_opset(self.opset)
         for name, value, allowed in (("gate", self.gate, GATES), ("profile", self.profile, PROFILES)):
             if value not in allowed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import onnx
 import onnx_ir as ir
@@ -17,7 +17,7 @@ import torch
 from exporter.errors import ConfigError, GraphError
 from exporter.layout import Layout, set_layout
 from exporter.opsets import check_opset
-from exporter.script import deprecations_hidden, graph_dumps_logged, reason
+from exporter.script import deprecations_hidden, example_run_skipped, graph_dumps_logged, reason
 from exporter.signature import Dim, Signature, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -26,14 +26,14 @@ _ELEMENT_TYPES = {"int64": ir.DataType.INT64, "float32": ir.DataType.FLOAT}
 
 
 def to_onnx(
-    scripted: torch.jit.ScriptModule, signature: Signature, opset: int, dims: Sequence[tuple[int, ...]], device: str
+    scripted: torch.jit.ScriptModule, signature: Signature, opset: int, sizes: Mapping[str, int], device: str
 ) -> ir.Model:
     """The graph of `scripted`: first the signature's inputs, then one input for each parameter and buffer.
 
     Each of the latter has its `Layout` (`exporter.layout`).
 
     Args:
-        dims: the sizes of an example of each input, small.
+        sizes: of the dims that vary, in an example; small.
         device: where the module's weights are; "meta" for a module without.
 
     Raises:
@@ -41,12 +41,12 @@ def to_onnx(
         GraphError: an operator has no ONNX form, or the result has other inputs than the signature.
     """
     buffer = io.BytesIO()
-    examples = tuple(
-        torch.zeros(size, dtype=getattr(torch, spec.dtype), device=device)
-        for spec, size in zip(signature.inputs, dims, strict=True)
+    examples, outputs = (
+        tuple(torch.zeros(spec.shape(sizes), dtype=getattr(torch, spec.dtype), device=device) for spec in specs)
+        for specs in (signature.inputs, signature.outputs)
     )
     try:
-        with deprecations_hidden(), graph_dumps_logged(), torch.no_grad():
+        with deprecations_hidden(), graph_dumps_logged(), example_run_skipped(outputs), torch.no_grad():
             torch.onnx.export(
                 scripted,
                 examples,

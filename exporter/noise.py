@@ -79,6 +79,10 @@ def in_double(module: nn.Module) -> Iterator[None]:
 
     handles = []
     for part in module.modules():
+        if type(part) is nn.Embedding and part.max_norm is None:
+            # A lookup is exact in any precision: what comes out is widened, not the table.
+            handles.append(part.register_forward_hook(lambda _part, _args, out: out.double()))
+            continue
         handles.append(part.register_forward_pre_hook(widen))
         handles.append(part.register_forward_hook(restore))
     try:

@@ -57,7 +57,9 @@ def open_case(
 
 def _likeliest(logits: NDArray[np.float32], describe: Describe | None) -> list[list[Any]]:
     finite = np.nan_to_num(logits.astype(np.float64), nan=-1e30, posinf=1e30, neginf=-1e30)
-    order = np.argsort(-finite, kind="stable")[:5]
+    count = min(5, finite.size)
+    likeliest = np.argpartition(-finite, count - 1)[:count]
+    order = likeliest[np.lexsort((likeliest, -finite[likeliest]))]
     probabilities = np.exp(finite - finite.max())
     probabilities /= probabilities.sum()
     return [[int(i), describe(int(i)) if describe else None, rounded(float(probabilities[i]))] for i in order]

@@ -33,6 +33,7 @@ from exporter.report_html import REPORT_NAME, report_html
 from exporter.runs import feed_graph, run_of_module, run_of_session
 from exporter.runtime import Session
 from exporter.script import script, script_cached
+from exporter.signature import example_sizes
 from exporter.source import Source
 from exporter.staging import check_output, stage
 from exporter.tracing import initializer_sources, with_layers
@@ -93,13 +94,13 @@ def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore
     scripted = script_cached(source.skeleton, source.cache.n_layers) if source.cache else script(source.skeleton)
     on_stage("graph")
     try:
-        model = to_onnx(scripted, signature, config.opset, signature.example_dims(source.context_length), "meta")
+        model = to_onnx(scripted, signature, config.opset, example_sizes(source.context_length), "meta")
     except GraphError as error:
         if source.cache:  # our own decoder exports on meta; if it does not, weights would not help
             raise
         logger.info("no graph without weights (%s); exporting with the weights in place", error)
         scripted = script(source.reference())
-        model = to_onnx(scripted, signature, config.opset, signature.example_dims(source.context_length), "cpu")
+        model = to_onnx(scripted, signature, config.opset, example_sizes(source.context_length), "cpu")
     on_stage("passes")
     return run_passes(model, portable_passes(source.first_names()))
 
@@ -218,6 +219,7 @@ def _compare(
     if VARIANT in artifact.manifest.variants:
         on_stage("compare weights")
         weights = check_weights(artifact.variant_path(VARIANT), source.weights, layouts)
+        source.let_go()
         candidates["onnx"] = Candidate(
             lambda: run_of_session(Session.open(artifact.folder, variant=VARIANT, verify=False, prepack=False)),
             frozenset(("ids", "mask", "cache") if source.cache else ("ids",)),
@@ -227,7 +229,14 @@ def _compare(
             lambda: run_of_module(torchscript.load(artifact.folder / TORCHSCRIPT_PATH)), frozenset(("ids",))
         )
     found = validate(
-        source.reference, candidates, cases, config.allowed, scratch, on_stage, describe=source.describe_token
+        source.reference,
+        candidates,
+        cases,
+        config.allowed,
+        scratch,
+        on_stage,
+        describe=source.describe_token,
+        let_go=source.let_go,
     )
     report = ParityReport(
         targets=found.results,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +32,10 @@ class TensorSpec:
         """Axis number to name, for the axes that vary."""
         return {axis: dim for axis, dim in enumerate(self.dims) if isinstance(dim, str)}
 
+    def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The dims with those that vary taken from `sizes`."""
+        return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in self.dims)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values: `name`, `dtype`, `dims`."""
         return {"name": self.name, "dtype": self.dtype, "dims": list(self.dims)}
@@ -42,13 +47,6 @@ class Signature:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-
-    def example_dims(self, context_length: int) -> list[tuple[int, ...]]:
-        """Small dims for each input, consistent with each other and with the context, no two alike where possible."""
-        sequence = min(3, context_length)
-        past = min(5, context_length - sequence)
-        sizes = {BATCH: 2, SEQUENCE: sequence, PAST: past, TOTAL: past + sequence}
-        return [tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.dims) for spec in self.inputs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,3 +90,10 @@ def uncached(vocab_size: int) -> Signature:
         inputs=(TensorSpec(INPUT_IDS, "int64", (BATCH, SEQUENCE)),),
         outputs=(TensorSpec(LOGITS, "float32", (BATCH, SEQUENCE, vocab_size)),),
     )
+
+
+def example_sizes(context_length: int) -> dict[str, int]:
+    """Small sizes for the dims that vary, consistent with each other and the context, no two alike if it allows."""
+    sequence = min(3, context_length)
+    past = min(5, context_length - sequence)
+    return {BATCH: 2, SEQUENCE: sequence, PAST: past, TOTAL: past + sequence}

@@ -77,7 +77,9 @@ def validate(
     limits: Limits,
     scratch: Path,
     on_stage: OnStage,
+    *,
     describe: Describe | None = None,
+    let_go: Callable[[], None] = lambda: None,
 ) -> Comparison:
     """Every case of every candidate compared, the noise that set the limits, and the worst case opened.
 
@@ -89,6 +91,7 @@ def validate(
         candidates: by target; a case that a candidate cannot take is left out for it.
         scratch: a folder for the reference's logits.
         describe: the text of a token, where there is a tokenizer.
+        let_go: called when the reference has run, to take mapped weights out of memory.
     """
     logits = ReferenceLogits(scratch)
     on_stage("run eager")
@@ -96,6 +99,7 @@ def validate(
     logits.record(module, cases)
     noise, notes = probe_noise(module, cases)
     del module
+    let_go()
     results: dict[str, tuple[CaseResult, ...]] = {}
     opened, opened_ratio = None, -1.0
     for target, candidate in candidates.items():
