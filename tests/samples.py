@@ -48,6 +48,16 @@ def tiny_dummy() -> nn.Module:
     return seeded(DummyGPTModel(TINY_CONFIG)).eval()
 
 
+def other_dummy() -> nn.Module:
+    """`tiny_dummy` with other weights."""
+    return seeded(DummyGPTModel(TINY_CONFIG), spread=0.4).eval()
+
+
+def roomy_dummy() -> nn.Module:
+    """`tiny_dummy` with a context of 64."""
+    return seeded(DummyGPTModel(TINY_CONFIG | {"context_length": 64})).eval()
+
+
 def tiny_gpt() -> nn.Module:
     """The decoder without a cache, small."""
     return seeded(GPTModel(TINY_CONFIG)).eval()

@@ -18,7 +18,7 @@ import pytest
 
 import exporter
 from exporter.artifact import Artifact
-from exporter.errors import OutputError
+from exporter.errors import ArtifactError, OutputError
 from exporter.runtime import Session
 from exporter.staging import stage
 from models import DummyGPTModel
@@ -196,7 +196,7 @@ def test_a_live_run_keeps_its_staging_folder_and_finds_the_output_taken(
 
 def exchange_again_and_again(output: Path, copies: tuple[Path, Path], stop: Connection) -> None:
     turn = 0
-    while not stop.poll(0.04):
+    while not stop.poll(0.1):
         turn += 1
         with stage(output, replace=True) as staged:
             shutil.copytree(copies[turn % 2], staged.folder, dirs_exist_ok=True)
@@ -220,11 +220,15 @@ def test_readers_never_see_half_an_artifact_while_it_is_replaced(
     writer.start()
     started.append(writer)
     seen, looks, until = set(), 0, time.monotonic() + 4
-    while time.monotonic() < until:
+    while time.monotonic() < until or (len(seen) < 2 and time.monotonic() < until + 60):
         for _ in range(200):
             assert os.path.isdir(output)  # noqa: PTH112 - as fast as can be
             looks += 1
-        session = Session.open(output)
+        try:
+            session = Session.open(output)
+        except ArtifactError as error:  # a machine so busy that opening takes longer than replacing
+            assert "was replaced 5 times while it was opened; open it again" in str(error)  # noqa: PT017
+            continue
         manifest = session.manifest.to_json()
         assert np.allclose(session.logits(ids), expected[manifest], atol=1e-5)
         seen.add(manifest)
