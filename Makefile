@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 ARTIFACT := artifacts/dummy-124m
 
-.PHONY: export test lint bench-export bench-noise bench-stages clean
+.PHONY: export test lint bench-export bench-noise bench-stages screenshot clean
 
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
@@ -32,6 +32,10 @@ bench-stages: $(VENV)/installed
 bench-noise: $(VENV)/installed
 	$(BIN)/python -m benches.noise $(BENCH_FLAGS)
 	$(BIN)/python -m benches.performance_doc
+
+# The README's picture of a report.html, from SOURCE (a checkpoint with a tokenizer looks best); needs chromium.
+screenshot: $(VENV)/installed-test
+	$(BIN)/python -m benches.report_image $(SOURCE)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "gpt-export needs Python 3.11, 3.12 or 3.13: install one, or pass PYTHON=/path/to/python" >&2; exit 1; }
