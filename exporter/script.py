@@ -82,6 +82,7 @@ def deprecations_hidden() -> Iterator[None]:
         for message in (
             r".*`torch\.jit\.\w+` is (deprecated|not supported).*",
             r".*legacy TorchScript-based ONNX export.*",
+            r"The feature will be removed\. Please remove usage of this function",  # said of the exporter's own logging
         ):
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", message=message, category=category)

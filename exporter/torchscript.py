@@ -8,12 +8,14 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import torch
 
-from exporter.errors import OutputError
+from exporter.errors import ArtifactError, OutputError
 from exporter.hashing import sha256_of
 from exporter.script import deprecations_hidden
+from exporter.torchscript_names import canonical_names, rename_code, rename_pickle
 
 _ROOT = "model"
 _DATA_ALIGNMENT = 64
@@ -30,8 +32,9 @@ def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
     """Writes `scripted` to `path` and returns the file's SHA-256. The same module gives the same bytes anywhere.
 
     `torch.jit.save` puts the file's name, absolute source paths (`*.debug_pkl`) and a random serialization id into
-    its zip, and class constants in the order of a set; a loader needs none of that. Here they are left out or sorted,
-    and the rest is written in torch's order, each entry on a 64-byte boundary as torch has it.
+    its zip, class constants in the order of a set, and classes under numbers that depend on what the process compiled
+    before. A loader needs none of that: here it is left out, sorted, or numbered anew (`exporter.torchscript_names`),
+    each entry on a 64-byte boundary as torch has it.
 
     Raises:
         OSError, OutputError: the file cannot be written.
@@ -61,27 +64,46 @@ def _reserve(scripted: torch.jit.ScriptModule, draft: Path) -> None:
 
 
 def load(path: Path) -> torch.jit.ScriptModule:
-    """The module that `save` wrote, on the CPU and in the mode it was saved in, as its users get it."""
-    with deprecations_hidden():
-        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    """The module that `save` wrote, on the CPU and in the mode it was saved in, as its users get it.
+
+    Raises:
+        ArtifactError: torch refuses the file.
+    """
+    try:
+        with deprecations_hidden():
+            module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ArtifactError(f"torch cannot load {path}: {str(error).splitlines()[0]}; export it again") from error
     return module
 
 
 def _copy_canonically(source: zipfile.ZipFile, target: zipfile.ZipFile) -> None:
-    for entry in source.infolist():
-        name = entry.filename.split("/", 1)[1]
-        if name.endswith(".debug_pkl") or name == ".data/serialization_id":
+    entries = {entry.filename.split("/", 1)[1]: entry for entry in source.infolist()}
+    code = {name: source.read(entry) for name, entry in entries.items() if name.endswith(".py")}
+    pickled = source.read(entries["data.pkl"])
+    names = canonical_names(pickled, code)
+    for name, entry in entries.items():
+        if name in code or name.endswith(".debug_pkl") or name == ".data/serialization_id":
             continue
-        copy = zipfile.ZipInfo(f"{_ROOT}/{name}", date_time=_EPOCH)
-        assert target.fp is not None
-        data_at = target.fp.tell() + _LOCAL_HEADER_BYTES + len(copy.filename.encode()) + _EXTRA_HEADER_BYTES
-        padding = -data_at % _DATA_ALIGNMENT
-        copy.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
-        if name.endswith(".py"):
-            target.writestr(copy, _sort_constants(source.read(entry)))
-        else:
-            with source.open(entry) as reader, target.open(copy, "w") as writer:
-                shutil.copyfileobj(reader, writer, _COPY_BYTES)
+        with _aligned(target, name) as writer:
+            if name == "data.pkl":
+                writer.write(rename_pickle(pickled, names))
+            else:
+                with source.open(entry) as reader:
+                    shutil.copyfileobj(reader, writer, _COPY_BYTES)
+    for name, text in rename_code(code, names).items():
+        with _aligned(target, name) as writer:
+            writer.write(_sort_constants(text))
+
+
+def _aligned(target: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """A new entry to write to, its data on a boundary."""
+    entry = zipfile.ZipInfo(f"{_ROOT}/{name}", date_time=_EPOCH)
+    assert target.fp is not None
+    data_at = target.fp.tell() + _LOCAL_HEADER_BYTES + len(entry.filename.encode()) + _EXTRA_HEADER_BYTES
+    padding = -data_at % _DATA_ALIGNMENT
+    entry.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
+    return target.open(entry, "w", force_zip64=False)
 
 
 def _sort_constants(code: bytes) -> bytes:

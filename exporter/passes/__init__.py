@@ -1,6 +1,6 @@
 """Graph passes: each takes a model and returns `(model, modified)`; together they are one ordered list.
 
-The contract is onnx-ir's (`onnx_ir.passes`): a sequence of passes names the one that failed.
+The contract is onnx-ir's (`onnx_ir.passes`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import logging
 from collections.abc import Mapping
 
 import onnx_ir as ir
-from onnx_ir.passes import PassBase, PassManager
+from onnx_ir.passes import PassBase
 from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
     CommonSubexpressionEliminationPass,
     RemoveUnusedNodesPass,
 )
 
+from exporter.errors import GraphError
 from exporter.passes.drop_unused_weights import DropUnusedWeights
 from exporter.passes.gemm_for_tied_head import GemmForTiedHead
 from exporter.passes.merge_tied_weights import MergeTiedWeights
@@ -48,9 +49,14 @@ def run_passes(model: ir.Model, passes: list[PassBase]) -> ir.Model:
     """`model` after all `passes`, in their order; the model given is left as it was.
 
     Raises:
-        onnx_ir.passes.PassError: a pass failed; the message names it.
+        GraphError: a pass failed; the message names it.
     """
     before = len(model.graph)
-    result = PassManager(passes, steps=1)(model.clone())
-    logger.info("passes took the graph from %d to %d nodes", before, len(result.model.graph))
-    return result.model
+    model = model.clone()
+    for graph_pass in passes:
+        try:
+            model = graph_pass(model).model
+        except Exception as error:  # whatever a pass trips over
+            raise GraphError(f"the pass {type(graph_pass).__name__} failed: {error}; please report this") from error
+    logger.info("passes took the graph from %d to %d nodes", before, len(model.graph))
+    return model

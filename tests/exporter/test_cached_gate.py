@@ -77,42 +77,9 @@ def joins_the_wrong_axis(
     return self.out_proj(mixed.reshape(mixed.shape[0], mixed.shape[1], self.n_heads * self.head_dim)), key, value
 
 
-def joins_what_does_not_fit(
-    self: Any, x_bte: Tensor, bias_b1ts: Tensor, past_key_bhpd: Tensor, past_value_bhpd: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention with the past joined along the width of a head, which runs without a past alone."""
-    query = self.split_heads(self.W_query(x_bte)) * self.query_scale
-    key = torch.cat([past_key_bhpd, self.split_heads(self.W_key(x_bte))], dim=3)
-    value = torch.cat([past_value_bhpd, self.split_heads(self.W_value(x_bte))], dim=2)
-    mixed = (torch.softmax(query @ key.transpose(2, 3) + bias_b1ts, dim=-1) @ value).transpose(1, 2)
-    return self.out_proj(mixed.reshape(mixed.shape[0], mixed.shape[1], self.n_heads * self.head_dim)), key, value
-
-
-FAULTS: dict[str, tuple[type, str, Any]] = {
-    "forgets the past": (GPTDecoder, "attention_bias", forgets_the_past),
-    "mask off by one": (GPTDecoder, "attention_bias", off_by_one),
-    "ignores padding": (GPTDecoder, "attention_bias", ignores_padding),
-    "ignores positions": (GPTDecoder, "embed", ignores_positions),
-    "past at the wrong end": (MultiHeadAttention, "forward", joins_the_wrong_end),
-    "past on the wrong axis": (MultiHeadAttention, "forward", joins_the_wrong_axis),
-}
-
-
-@pytest.fixture
 def fresh_types(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch compiles a class once and would not see the fault in it."""
     monkeypatch.setattr(torch.jit._recursive, "concrete_type_store", torch.jit._recursive.ConcreteTypeStore())
-
-
-@pytest.mark.usefixtures("fresh_types")
-def test_a_past_that_cannot_be_joined_makes_no_graph(
-    cli: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    saved, config_file = save_byte_gpt(tmp_path / "in")
-    monkeypatch.setattr(MultiHeadAttention, "forward", joins_what_does_not_fit)
-    run = cli("onnx", saved, "--config", config_file, "--output", tmp_path / "out")
-    run.refused(1, "the scripted module does not become an ONNX graph")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("fresh_types")
