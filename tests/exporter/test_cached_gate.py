@@ -77,6 +77,17 @@ def joins_the_wrong_axis(
     return self.out_proj(mixed.reshape(mixed.shape[0], mixed.shape[1], self.n_heads * self.head_dim)), key, value
 
 
+FAULTS: dict[str, tuple[type, str, Any]] = {
+    "forgets the past": (GPTDecoder, "attention_bias", forgets_the_past),
+    "mask off by one": (GPTDecoder, "attention_bias", off_by_one),
+    "ignores padding": (GPTDecoder, "attention_bias", ignores_padding),
+    "ignores positions": (GPTDecoder, "embed", ignores_positions),
+    "past at the wrong end": (MultiHeadAttention, "forward", joins_the_wrong_end),
+    "past on the wrong axis": (MultiHeadAttention, "forward", joins_the_wrong_axis),
+}
+
+
+@pytest.fixture
 def fresh_types(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch compiles a class once and would not see the fault in it."""
     monkeypatch.setattr(torch.jit._recursive, "concrete_type_store", torch.jit._recursive.ConcreteTypeStore())

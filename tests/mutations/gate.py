@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import onnx
 
@@ -13,24 +14,22 @@ from exporter import pipeline
 from exporter.artifact import Artifact
 from exporter.config import ExportConfig
 from exporter.hashing import sha256_of
+from exporter.layout import Layout
 from exporter.manifest import MANIFEST_NAME
-from exporter.report import ParityReport
+from exporter.report import ParityReport, WeightsResult
 from exporter.source import Source
+from exporter.weights_check import check_weights
 from models.blank import blank
 from tests.mutations.faults import TIED, Fault
 from tests.mutations.good import VICTIM, VICTIM_SPREAD, random_source
 
 CONFIG = ExportConfig()
+UNCHECKED = WeightsResult(checked=0, size_bytes=0, mismatches=())
 
 
 @functools.cache
 def good_source(*, tied: bool) -> Source:
     return random_source(TIED if tied else VICTIM, VICTIM_SPREAD, seed=7, name="victim")
-
-
-def export_good(source: Source, folder: Path) -> Artifact:
-    """The artifact of `source`, which must pass."""
-    return pipeline.export(source, CONFIG, folder)
 
 
 def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:
@@ -44,15 +43,22 @@ def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:
     model = onnx.load(path)
     fault.edit(model)
     onnx.save(model, path)
-    manifest = dataclasses.replace(
-        good.manifest,
-        files=good.manifest.files
-        | {pipeline.ONNX_PATH: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}},
-    )
+    own = {pipeline.ONNX_PATH: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}}
+    manifest = dataclasses.replace(good.manifest, files=good.manifest.files | own)
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return Artifact(folder, manifest)
 
 
-def judge(artifact: Artifact, source: Source) -> ParityReport:
-    """What the gate says of an artifact."""
-    return pipeline.validate_artifact(artifact, source, CONFIG)
+def judge(artifact: Artifact, source: Source, *, bits: bool = True) -> ParityReport:
+    """What the gate says of an artifact; without `bits` it does not look at the weights, only at what they do."""
+    if bits:
+        return pipeline.validate_artifact(artifact, source, CONFIG)
+    with mock.patch("exporter.pipeline.check_weights", return_value=UNCHECKED):
+        return pipeline.validate_artifact(artifact, source, CONFIG)
+
+
+def judge_bits(artifact: Artifact, source: Source) -> WeightsResult:
+    """What the comparison of the weights alone says."""
+    layouts = artifact.manifest.variants[pipeline.VARIANT]["weights"]
+    path = artifact.variant_path(pipeline.VARIANT)
+    return check_weights(path, source.weights, {name: Layout(**layout) for name, layout in layouts.items()})
