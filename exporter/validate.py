@@ -164,6 +164,8 @@ def _second_opinion(
 ) -> CaseResult:
     if found is None or result.non_finite or limits.noise_factor is None:
         return result
+    if result.max_abs > limits.noise_factor * NOISE_CEILING * result.scale:
+        return result  # no noise that is small enough to judge by could explain it
     module = reference()
     noises = [noise for row in case.rows() if (noise := measure_noise(module, row)) is not None]
     if not noises or max(noises) > NOISE_CEILING:

@@ -65,8 +65,8 @@ HEADS = (1, 2, 3, 4, 6, 8, 12)
 HEAD_DIMS = (8, 16, 24, 32, 48, 64)
 
 
-def random_good_model(i: int) -> tuple[Source, dict[str, Any]]:
-    """The `i`-th random decoder: any width to 768, depth to 12, heads, biases, activation, tying, and scale."""
+def random_shape(i: int) -> tuple[GPTConfig, float]:
+    """The `i`-th random decoder: any width to 768, depth to 12, heads, biases, activation, tying, and weight spread."""
     rng = np.random.default_rng((2026, i))
     width = float(np.exp(rng.uniform(np.log(16), np.log(768))))
     shapes = sorted(
@@ -75,17 +75,25 @@ def random_good_model(i: int) -> tuple[Source, dict[str, Any]]:
     )
     heads, head_dim = (12, 64) if i % 10 == 0 else shapes[int(rng.integers(4))]
     spread = float(np.exp(rng.uniform(np.log(0.02), np.log(0.2))))
+    layers = int(rng.integers(1, 13))
+    large = heads * head_dim * layers > 2000
     config = GPTConfig(
         vocab_size=int(rng.integers(50, 600)),
-        context_length=int(rng.choice((16, 64, 256))),
+        context_length=int(rng.choice((16, 64) if large else (16, 64, 256))),
         emb_dim=heads * head_dim,
         n_heads=heads,
-        n_layers=int(rng.integers(1, 13)),
+        n_layers=layers,
         drop_rate=0.0,
         qkv_bias=bool(rng.integers(2)),
         activation="gelu_tanh" if rng.integers(2) else "gelu_erf",
         tied_head=bool(rng.integers(2)),
     )
+    return config, spread
+
+
+def random_good_model(i: int) -> tuple[Source, dict[str, Any]]:
+    """A source of the `i`-th random shape, and what it is in words that a failure can show."""
+    config, spread = random_shape(i)
     described = {
         key: getattr(config, key)
         for key in ("emb_dim", "n_layers", "n_heads", "vocab_size", "context_length", "tied_head")

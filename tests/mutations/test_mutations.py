@@ -1,0 +1,117 @@
+"""Every fault of the table is caught, and named. `GPT_EXPORT_RECORD=1` writes what was found for docs/parity.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benches.record import write_record
+from exporter import pipeline
+from exporter.artifact import Artifact
+from exporter.errors import ParityError
+from exporter.report import Deviation, ParityReport
+from tests.mutations.faults import FAULTS, Fault
+from tests.mutations.gate import CONFIG, good_source, judge, judge_bits, plant
+
+RECORD = "GPT_EXPORT_RECORD"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Artifact]:
+    """The artifacts that faults are planted into, by whether their head is tied; their export passed the gate."""
+    folder = tmp_path_factory.mktemp("good")
+    return {tied: pipeline.export(good_source(tied=tied), CONFIG, folder / f"tied-{tied}") for tied in (False, True)}
+
+
+@pytest.fixture(scope="module")
+def found() -> Iterator[list[dict[str, Any]]]:
+    """What was found, written when all faults have been through."""
+    rows: list[dict[str, Any]] = []
+    yield rows
+    if os.environ.get(RECORD) and len(rows) == len(FAULTS):
+        write_record("mutations", {"faults": rows})
+
+
+@pytest.mark.filterwarnings("ignore:ONNX export mode is set to TrainingMode.EVAL")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_a_planted_fault_is_caught_and_named(
+    fault: Fault, good: dict[bool, Artifact], found: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    source = good_source(tied=fault.tied)
+    artifact = plant(fault, good[fault.tied], tmp_path / "faulty")
+    bits = judge_bits(artifact, source)
+    assert bits.passed is not fault.bits, bits.mismatches
+
+    # A weight that is not the source's must show in what it does as well: other people's files have no bits to compare.
+    report = judge(artifact, source, bits=not (fault.bits and fault.outputs))
+    with pytest.raises(ParityError) as caught:
+        pipeline.raise_if_failed(report, "nothing was published")
+    assert caught.value.exit_code == 3
+    first = report.first_fault
+    if fault.part is None:
+        assert first is None, first and first.explain()
+    else:
+        assert first is not None, report.failures
+        assert (first.layer, first.part) == (fault.layer, fault.part), first.explain()
+        assert fault.cause in first.cause, first.explain()
+        assert first.explain() in str(caught.value)
+    found.append(_row(fault, report, first))
+
+
+def _row(fault: Fault, report: ParityReport, first: Deviation | None) -> dict[str, Any]:
+    cases = report.targets["onnx"]
+    return {
+        "fault": fault.name,
+        "planted": "in the file" if fault.edit else "in the scripted model",
+        "caught_by": [
+            *(["weights"] if fault.bits else []),
+            *(["graph"] if report.faults else []),
+            *(["outputs"] if any(not case.passed for case in cases) else []),
+        ],
+        "cases": len(cases),
+        "failed_cases": sum(not case.passed for case in cases),
+        "layer": first.layer if first else None,
+        "part": first.part if first else None,
+        "operator": first.operator if first else None,
+        "cause": first.cause if first else None,
+    }
+
+
+def test_the_table_covers_every_part_and_every_layer() -> None:
+    assert len(FAULTS) >= 40
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    assert {fault.part for fault in FAULTS if fault.part} == {"embedding", "attention", "mlp", "norm", "head"}
+    assert {fault.layer for fault in FAULTS} == {None, 0, 1, 2, 3}
+
+
+def test_the_road_without_a_fault_is_free(good: dict[bool, Artifact]) -> None:
+    """The control: the same artifacts, judged in the same way."""
+    for tied, artifact in good.items():
+        report = judge(artifact, good_source(tied=tied))
+        assert report.failures == ()
+        assert report.first_fault is None
+        assert report.layers
+        assert max(deviation.ratio for deviation in report.layers) < 1
+
+
+def test_every_activation_of_the_model_is_found_in_the_graph(good: dict[bool, Artifact]) -> None:
+    """The bisection is as fine as the model's modules: each linear, norm and table of every layer has its place."""
+    for tied, artifact in good.items():
+        source = good_source(tied=tied)
+        report = judge(artifact, source)
+        named = {name for deviation in report.layers for name in deviation.module.replace(" + ", " ").split()}
+        modules = {name.rpartition(".")[0] for name in source.weights}
+        assert modules - named == set()
+
+
+def test_a_reference_with_dropout_on_is_no_judge(good: dict[bool, Artifact]) -> None:
+    source = good_source(tied=False)
+    drawing = dataclasses.replace(source, reference=lambda: source.reference().train())
+    report = judge(good[False], drawing)
+    assert not report.passed
+    assert all("is dropout left on?" in case.explain() for case in report.targets["onnx"])
