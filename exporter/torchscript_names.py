@@ -2,18 +2,24 @@
 
 torch tells apart classes of one name by a number that counts what the process has compiled before
 (`___torch_mangle_N`), and files each class by its name. Here the numbers follow from the order in which the module's
-own objects name their classes.
+own objects name their classes. Local variables, which torch numbers by the file that a class happened to land in, are
+numbered by method.
 """
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Mapping
+import tokenize
+from collections.abc import Iterator, Mapping
 from itertools import count
 
 _MANGLE = re.compile(rb"\.___torch_mangle_\d+")
 _IN_PICKLE = re.compile(rb"c(__torch__(?:\.\w+)*)\n(\w+)\n")
 _IN_CODE = re.compile(rb"__torch__(?:\.\w+)+")
+_DEFINITION = re.compile(rb"^(?= *def )", re.MULTILINE)
+_ASSIGNED = re.compile(r"^ +((?:\w+, )*\w+),? (?:=|: .* =) |^ +for (\w+) in ", re.MULTILINE)
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 _TOP_LEVEL = re.compile(rb"^(?=(?:class|def) )", re.MULTILINE)
 
 
@@ -54,7 +60,7 @@ def rename_code(code: Mapping[str, bytes], names: Mapping[bytes, bytes]) -> dict
     blocks: dict[bytes, bytes] = {}
     for path, text in code.items():
         for name, block in zip(_definitions(path, text), _blocks(text), strict=True):
-            blocks[name] = _IN_CODE.sub(lambda match: names.get(match[0], match[0]), block)
+            blocks[name] = _rename_locals(_IN_CODE.sub(lambda match: names.get(match[0], match[0]), block))
     files: dict[str, list[bytes]] = {}
     for old, new in names.items():
         if old in blocks:
@@ -69,3 +75,43 @@ def _definitions(path: str, text: bytes) -> list[bytes]:
 
 def _blocks(text: bytes) -> list[bytes]:
     return [block for block in _TOP_LEVEL.split(text) if block]
+
+
+def _rename_locals(block: bytes) -> bytes:
+    """A class or function with the variables of each method called `v0`, `v1`, ...; parameters keep their names."""
+    return b"".join(
+        _rename_in_method(part.decode()).encode() if part.lstrip().startswith(b"def ") else part
+        for part in _DEFINITION.split(block)
+    )
+
+
+def _rename_in_method(method: str) -> str:
+    header, _, body = method.partition(":\n")
+    parameters = set(re.findall(r"\w+", header))
+    assigned = [name for match in _ASSIGNED.finditer(body) for name in (match[1] or match[2]).split(", ")]
+    fresh = (name for i in count() if (name := f"v{i}") not in parameters)
+    names = {name: next(fresh) for name in dict.fromkeys(assigned) if name not in parameters}
+    lines = method.splitlines(keepends=True)
+    for (row, start), name in reversed(list(_variables(method))):
+        if name in names:
+            line = lines[row - 1]
+            lines[row - 1] = f"{line[:start]}{names[name]}{line[start + len(name) :]}"
+    return "".join(lines)
+
+
+def _variables(method: str) -> Iterator[tuple[tuple[int, int], str]]:
+    """Places and names of what may be variables: no attributes, no keywords of a call, nothing in strings."""
+    depth, before = 0, ""
+    tokens = list(tokenize.generate_tokens(io.StringIO(_dedented(method)).readline))
+    indent = len(method) - len(method.lstrip(" "))
+    for token, after in zip(tokens, [*tokens[1:], tokens[-1]], strict=True):
+        depth += (token.string in _OPENING) - (token.string in _CLOSING)
+        keyword = depth > 0 and after.string == "="
+        if token.type == tokenize.NAME and before != "." and not keyword:
+            yield (token.start[0], token.start[1] + indent), token.string
+        before = token.string
+
+
+def _dedented(method: str) -> str:
+    indent = " " * (len(method) - len(method.lstrip(" ")))
+    return "".join(line.removeprefix(indent) for line in method.splitlines(keepends=True))
