@@ -13,6 +13,7 @@ from exporter.runtime import Session
 from exporter.tokenizing import open_tokenizer
 from models.tokenizer import TextStream, Tokenizer, encode, pad, shorten
 
+USUAL_NEW_TOKENS = 50
 StopReason = Literal["length", "end-of-text", "stop", "context"]
 
 
@@ -24,7 +25,8 @@ class GenerationConfig:
         InputError: a stop is empty.
     """
 
-    max_new_tokens: int = 50
+    max_new_tokens: int | None = None
+    """How many ids each prompt gets; None is `USUAL_NEW_TOKENS`, or fewer where the context has no room for them."""
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
@@ -83,10 +85,12 @@ class Generation:
         stops = _Stops.of(config, tokenizer, session.vocab_size)
         self._rows = [_Row(continuation, tokenizer, stops) for continuation in self.continuations]
         ids, mask = pad(rows, side="left", pad_id=0)
+        room = session.context_length - ids.shape[1] + 1  # the last new token need not be read
+        usual = min(USUAL_NEW_TOKENS, room)
         self._steps = session.generate(
             ids,
             attention_mask=mask,
-            max_new_tokens=config.max_new_tokens,
+            max_new_tokens=usual if config.max_new_tokens is None else config.max_new_tokens,
             temperature=config.temperature,
             top_k=config.top_k,
             top_p=config.top_p,

@@ -74,7 +74,7 @@ def _dummy_124m(seed: int) -> Source:
 def _imported(spec: str, seed: int) -> Source:
     module = _call_factory(spec, seed).eval()
     vocab_size = int(run_once(module).shape[-1])
-    context_length, notes = _context_length(module)
+    context_length, notes = context_length_of(module)
     return source_of_module(
         module,
         name=spec.replace(":", ".").rpartition(".")[2].replace("_", "-").lower(),
@@ -109,7 +109,7 @@ def _call_factory(spec: str, seed: int) -> nn.Module:
     return found
 
 
-def _context_length(module: nn.Module) -> tuple[int, tuple[str, ...]]:
+def context_length_of(module: nn.Module) -> tuple[int, tuple[str, ...]]:
     """The context that the module states in its configuration, otherwise the longest sequence it runs on."""
     for holder in (module, *(getattr(module, name, None) for name in ("config", "cfg"))):
         for key in _CONTEXT_KEYS:

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
-@click.option("--max-new-tokens", type=click.IntRange(0), default=50, show_default=True, help="Tokens a prompt gets.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(0),
+    help="Tokens a prompt gets.  [default: 50, or what the context has room for]",
+)
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 takes the likeliest token.")
 @click.option("--top-k", type=int, help="Draw from the K likeliest tokens.  [default: all]")
 @click.option("--top-p", type=float, help="Draw from the likeliest tokens that hold P of the probability.")

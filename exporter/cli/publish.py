@@ -84,8 +84,7 @@ def summary(artifact: Artifact, shown: Path) -> str:
     if manifest.variants:
         tokenizer = manifest.model["tokenizer"]
         prompt = '"Every effort moves you"' if tokenizer else '--ids "0"'
-        room = min(50, max(1, int(manifest.model["context_length"]) // 2))
-        lines.append(f"  gpt-export generate {shown} {prompt} --max-new-tokens {room}")
+        lines.append(f"  gpt-export generate {shown} {prompt}")
         ids = [[6109, 3626]] if tokenizer == "gpt2" else [[0]]
         lines.append(
             f"  python -c \"from exporter.runtime import Session; print(Session.open('{shown}').logits({ids}).shape)\""
