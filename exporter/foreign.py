@@ -10,6 +10,7 @@ import onnxruntime as ort
 
 from exporter.cases import choose_cases, grid_case
 from exporter.config import ExportConfig
+from exporter.determinism import random_nodes
 from exporter.errors import ArtifactError
 from exporter.foreign_signature import feed_of, match_roles, run_of_roles, takes
 from exporter.foreign_weights import match_weights
@@ -60,6 +61,7 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
         weights=None,
         noise=compared.noise,
         limits=config.allowed,
+        faults=random_nodes(path),
         notes=(*source.notes, *notes, *found, *compared.notes),
         opened=compared.opened,
     )

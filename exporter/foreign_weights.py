@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from exporter.anchors import part_of
 from exporter.weights_check import stored_array
 
 _BLOCK_ROWS = 4 * 1024 * 1024
@@ -47,22 +48,41 @@ def match_weights(
 
     sources: dict[str, Names] = {}
     left: list[Names] = []
+    claims: dict[bytes, list[Names]] = defaultdict(list)
     for names, tensors in groups.items():
-        found = next((by_digest[digest] for digest in _forms(tensors) if by_digest.get(digest)), None)
-        if found:
-            sources |= dict.fromkeys(found, names)
-        else:
+        digest = next((digest for digest in _forms(tensors) if by_digest.get(digest)), None)
+        if digest is None:
             left.append(names)
-    covered = {name for names in sources.values() for name in names}
+        else:
+            claims[digest].append(names)
+    for digest, claimants in claims.items():
+        sources |= _shared_out(by_digest[digest], claimants)
+    covered = {name for claimants in claims.values() for names in claimants for name in names}
     left = [names for names in left if not covered & set(names)]
     single = [names for names in left if not _is_fused(names)]
     missing = [name for names in single for name in names]
-    _pair_by_size([*single, *(names for names in left if _is_fused(names))], groups, order, sizes, sources)
+    known = {name for digest in claims for name in by_digest[digest]}
+    free = [name for name in order if name not in known]
+    _pair_by_size([*single, *(names for names in left if _is_fused(names))], groups, free, sizes, sources)
     notes = [f"{len(covered)} of {len(weights)} parameters are in the file bit for bit"]
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         notes.append(f"not found bit for bit: {shown}")
     return sources, tuple(notes)
+
+
+def _shared_out(initializers: list[str], claimants: list[Names]) -> dict[str, Names]:
+    """Which of equal initializers is whose, where several parameters have these very numbers.
+
+    The scales of new norms are all 1: they are used in the order in which the model has them. Of zeros, which may be
+    biases or shifts, nobody can say; without them a layer is still found by its weight.
+    """
+    if len(claimants) == 1:
+        return dict.fromkeys(initializers, claimants[0])
+    parts = {part_of(name) for names in claimants for name in names}
+    if len(parts) > 1 or len(claimants) != len(initializers):
+        return {}
+    return dict(zip(initializers, claimants, strict=True))
 
 
 def _candidates(weights: Mapping[str, Tensor], first_names: Mapping[str, str]) -> Iterator[tuple[Names, list[Tensor]]]:
