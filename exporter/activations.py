@@ -25,7 +25,7 @@ Feed = Callable[[ort.InferenceSession, Case, Sequence[str]], list[dict[str, Arra
 def eager_activations(module: nn.Module, case: Case, names: set[str]) -> dict[tuple[str, End], Array]:
     """Inputs and outputs of the named submodules, (positions, width), over the tokens of the case's rows.
 
-    Each row is run alone, without its padding.
+    Rows without padding are run together, others alone and without it.
     """
     kept: dict[tuple[str, End], list[Array]] = {}
 
@@ -44,8 +44,8 @@ def eager_activations(module: nn.Module, case: Case, names: set[str]) -> dict[tu
     ]
     try:
         with torch.no_grad():
-            for row in case.rows():
-                module(torch.from_numpy(row))
+            for ids in [case.ids] if case.mask.all() else case.rows():
+                module(torch.from_numpy(ids))
     finally:
         for handle in handles:
             handle.remove()

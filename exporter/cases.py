@@ -16,6 +16,8 @@ GRID_BATCHES = (1, 2, 5)
 GRID_SEQUENCES = (1, 2, 17)
 """Besides these, the context length."""
 DEFAULT_POSITIONS = 2000
+WHOLE_CONTEXT = 2048
+"""Up to this length one row is run to the end of the context, whatever other cases have taken."""
 KEPT_FOR_BATCHES = 70
 """Positions of the default set that one long row leaves to the batches of long rows."""
 CASE_BYTES = 256 * 1024 * 1024
@@ -50,7 +52,7 @@ def select(cases: tuple[Case, ...], names: tuple[str, ...]) -> tuple[Case, ...]:
     Raises:
         ConfigError: a name is not among the cases; the message has those that are.
     """
-    if names in (("default",), ("full",)):
+    if not {"default", "full"}.isdisjoint(names):
         return cases
     known = [case.name for case in cases]
     chosen = {
@@ -114,7 +116,9 @@ def grid_cases(
     for i, (batch, length) in enumerate(shapes):
         fits = (FULL_CASE_BYTES if full else CASE_BYTES) // (4 * vocab_size * batch)
         left = max(0, DEFAULT_POSITIONS - used)
-        share = length * batch if full else left - KEPT_FOR_BATCHES if batch == 1 else left // (len(shapes) - i)
+        share = length * batch if full else left // (len(shapes) - i)
+        if batch == 1 and not full:  # the end of the context is in the default set however much else there is
+            share = max(left - KEPT_FOR_BATCHES, WHOLE_CONTEXT)
         shown = max(1, min(length, share // batch, fits))
         whole = "more logits than memory is kept for" if full else "the full set runs it whole"
         note = "" if shown == length else f"stands for {batch} x {length}; {whole}"

@@ -69,7 +69,7 @@ class ExportConfig:
     @property
     def full(self) -> bool:
         """Whether every shape is run whole."""
-        return self.cases == ("full",)
+        return "full" in self.cases
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values of every field; of the corpus its SHA-256."""

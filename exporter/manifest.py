@@ -56,7 +56,7 @@ class Manifest:
         """
         try:
             body = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArtifactError(f"{where} is not JSON ({error}); export the artifact again") from error
         if not isinstance(body, dict) or body.get("format") != FORMAT:
             raise ArtifactError(f"{where} is not a manifest of gpt-export; name an artifact folder")
@@ -98,6 +98,15 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}; export the artifact again") from error
     return Manifest.from_json(text, str(path))
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether `folder` holds a manifest of ours, of whatever version; other tools' files of that name are not."""
+    try:
+        body = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(body, dict) and body.get("format") == FORMAT
 
 
 def check_relative(path: str, where: str) -> None:

@@ -45,7 +45,8 @@ def let_go(tensors: Iterable[Tensor]) -> None:
 def _file_backed() -> list[tuple[int, int]]:
     """Start and end of every mapping that holds nothing but its file's pages, in order of address.
 
-    A private mapping that was written to has pages of its own (`Anonymous`), which would be lost: it is left out.
+    A private mapping that was written to has pages of its own (`Anonymous`, or `Swap`), which would be lost: it is
+    left out.
     """
     ranges: list[tuple[int, int]] = []
     current = None
@@ -54,6 +55,8 @@ def _file_backed() -> list[tuple[int, int]]:
         if "-" in words[0] and not words[0].endswith(":"):
             start, _, stop = words[0].partition("-")
             current = (int(start, 16), int(stop, 16)) if words[4] != "0" else None
-        elif words[0] == "Anonymous:" and words[1] == "0" and current:
+        elif words[0] in ("Anonymous:", "Swap:") and words[1] != "0":
+            current = None
+        elif words[0] == "VmFlags:" and current:  # the last line of a mapping
             ranges.append(current)
     return ranges

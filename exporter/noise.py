@@ -24,7 +24,19 @@ NOISE_CEILING = 2.0**-7
 
 
 def measure_noise(module: nn.Module, ids: NDArray[np.int64]) -> float | None:
-    """Largest float32 error over `ids`, relative to the root mean square of the logits; None if float64 fails.
+    """Largest float32 error over `ids`, relative to the root mean square of the logits; None if float64 fails."""
+    error = measure_error(module, ids)
+    return None if error is None else rounded(error[0] / error[1]) if error[1] else 0.0
+
+
+def assumed_noise(module: nn.Module) -> float:
+    """The noise of a module that does not run in float64: `ASSUMED_NOISE`, or its narrowest weights' own precision."""
+    kinds = {tensor.dtype for tensor in module.state_dict().values() if tensor.is_floating_point()}
+    return max([ASSUMED_NOISE, *(torch.finfo(kind).eps for kind in kinds)])
+
+
+def measure_error(module: nn.Module, ids: NDArray[np.int64]) -> tuple[float, float] | None:
+    """Largest float32 error over `ids`, and the root mean square of the logits; None if float64 fails.
 
     This is the forward error that rounding causes (Higham, "Accuracy and Stability of Numerical Algorithms", ch. 3),
     measured instead of bounded.
@@ -38,7 +50,7 @@ def measure_noise(module: nn.Module, ids: NDArray[np.int64]) -> float | None:
     reference = double.numpy()
     scale = root_mean_square(reference, np.ones(ids.shape, dtype=bool))
     worst = max(float((single[:, i].double() - double[:, i]).abs().max()) for i in range(ids.shape[1]))
-    return rounded(worst / scale) if scale else 0.0
+    return worst, scale
 
 
 def _run_in_double(module: nn.Module, tokens: Tensor) -> Tensor | None:

@@ -92,6 +92,9 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
     if fault:
         return CaseResult.faulty(case.name, case.mask.shape, case.note, fault)
     scale = root_mean_square(reference, case.mask)
+    if not math.isfinite(scale):
+        fault = "the original's own logits hold NaN or Inf, so nothing can be said; look for it in the model"
+        return CaseResult.faulty(case.name, case.mask.shape, case.note, fault)
     atol, rtol = tolerance.at(scale)
     by_position = np.zeros(case.mask.shape[1], np.float32)
 
@@ -142,7 +145,7 @@ def root_mean_square(logits: NDArray[np.floating[Any]], mask: NDArray[np.bool_])
     total, count = 0.0, 0
     for row, positions in slices(mask, logits.shape[2]):
         flat = logits[row, positions].reshape(-1)
-        total, count = total + float(np.dot(flat, flat)), count + flat.size
+        total, count = total + _sum_of_squares(flat), count + flat.size
     return math.sqrt(total / count) if count else 0.0
 
 
@@ -177,7 +180,7 @@ def _measure(
         sums.non_finite = int(np.count_nonzero(broken))
         found = np.where(broken, np.float32(-1e30), found)
         error[~np.isfinite(error)] = 0
-    ratio = error if rtol == 0 else error / (atol + rtol * np.abs(expected))
+    ratio = error if rtol == 0 else _in_units(error, np.float32(atol) + np.float32(rtol) * np.abs(expected))
     place = int(ratio.argmax())
     at, token = divmod(place, expected.shape[1])
     worst = float(ratio[at, token])
@@ -185,10 +188,19 @@ def _measure(
     sums.worst_index = (0, at, token)
     sums.max_abs = float(error.max())
     flat, difference = expected.reshape(-1), error.reshape(-1)
-    sums.signal, sums.noise = float(np.dot(flat, flat)), float(np.dot(difference, difference))
+    sums.signal, sums.noise = _sum_of_squares(flat), _sum_of_squares(difference)
     _add_choices(sums, expected, found, atol + rtol * float(np.abs(expected).max()))
     _add_divergence(sums, expected, found, targets)
     return sums, error.max(axis=1)
+
+
+def _in_units(error: Logits, allowed: Logits) -> Logits:
+    """`error / allowed`, where nothing is allowed 0 for no error and infinity for any."""
+    return np.divide(error, allowed, out=np.where(error > 0, np.float32(np.inf), np.float32(0)), where=allowed > 0)
+
+
+def _sum_of_squares(flat: NDArray[np.floating[Any]]) -> float:
+    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
 
 def _add_choices(sums: _Sums, expected: Logits, found: Logits, limit: float) -> None:

@@ -30,7 +30,7 @@ from exporter.passes import portable_passes, run_passes
 from exporter.progress import OnStage, ignore
 from exporter.report import ParityReport
 from exporter.report_html import REPORT_NAME, report_html
-from exporter.runs import feed_graph, run_of_module, run_of_session
+from exporter.runs import Run, feed_graph, run_of_module, run_of_session
 from exporter.runtime import Session
 from exporter.script import script, script_cached
 from exporter.signature import example_sizes
@@ -38,7 +38,7 @@ from exporter.source import Source
 from exporter.staging import check_output, stage
 from exporter.tracing import initializer_sources, with_layers
 from exporter.validate import Candidate, validate
-from exporter.weights_check import check_weights
+from exporter.weights_check import check_torchscript, check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -214,6 +214,7 @@ def _compare(
     on_stage: OnStage,
 ) -> ParityReport:
     weights = None
+    faults: tuple[str, ...] = ()
     cases = choose_cases(source, config)
     candidates: dict[str, Candidate] = {}
     if VARIANT in artifact.manifest.variants:
@@ -224,10 +225,17 @@ def _compare(
             lambda: run_of_session(Session.open(artifact.folder, variant=VARIANT, verify=False, prepack=False)),
             frozenset(("ids", "mask", "cache") if source.cache else ("ids",)),
         )
+        faults += random_nodes(artifact.variant_path(VARIANT))
     if TORCHSCRIPT_PATH in artifact.manifest.files:
-        candidates["torchscript"] = Candidate(
-            lambda: run_of_module(torchscript.load(artifact.folder / TORCHSCRIPT_PATH)), frozenset(("ids",))
-        )
+
+        def run_torchscript() -> Run:
+            nonlocal faults
+            module = torchscript.load(artifact.folder / TORCHSCRIPT_PATH)
+            faults += check_torchscript(module, source.weights)
+            source.let_go()
+            return run_of_module(module)
+
+        candidates["torchscript"] = Candidate(run_torchscript, frozenset(("ids",)))
     found = validate(
         source.reference,
         candidates,
@@ -243,7 +251,7 @@ def _compare(
         weights=weights,
         noise=found.noise,
         limits=config.allowed,
-        faults=() if weights is None else random_nodes(artifact.variant_path(VARIANT)),
+        faults=faults,
         notes=(*source.notes, *_unlisted(source, layouts), *found.notes),
         opened=found.opened,
     )
@@ -265,6 +273,6 @@ def _unlisted(source: Source, layouts: Mapping[str, Layout]) -> tuple[str, ...]:
 
 
 def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:
-    weights = sum(tensor.numel() * 4 for tensor in source.weights.values())
+    weights = sum(4 * source.weights[name].numel() for name in set(source.first_names().values()))
     copies = int(config.onnx) + 2 * bool(config.torchscript)  # TorchScript is drafted and then written canonically
     return copies * weights + 4 * source.vocab_size * sum(case.positions for case in cases)

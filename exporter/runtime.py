@@ -122,8 +122,8 @@ class Session:
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         checked = check_ids(ids, self.vocab_size, self.context_length)
         mask = self._mask(attention_mask, checked)
-        if max_new_tokens < 0:
-            raise InputError(f"max_new_tokens {max_new_tokens} is out of range; pass 0 or more")
+        if not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 0:
+            raise InputError(f"max_new_tokens {max_new_tokens} is out of range; pass a whole number of at least 0")
         if seed is not None and seed < 0:
             raise InputError(f"seed {seed} is out of range; pass 0 or more, or leave it out")
         if not mask[:, -1].all():

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from exporter.errors import OutputError
-from exporter.manifest import MANIFEST_NAME
+from exporter.manifest import has_manifest
 
 try:
     import fcntl
@@ -45,6 +45,7 @@ class Staging:
         Raises:
             OutputError: something appeared at the output meanwhile, or the system refuses the rename.
         """
+        check_output(self.output, replace=self._replace)  # much may have happened since the export began
         try:
             if self.output.is_dir() and not any(self.output.iterdir()):
                 self.folder.rename(self.output)  # rename(2) replaces an empty folder
@@ -117,8 +118,11 @@ def check_output(output: Path, *, replace: bool) -> None:
         raise OutputError(f"{output} is a file, an artifact is a folder; choose another --output")
     if not replace:
         raise _exists(output)
-    if not (output / MANIFEST_NAME).is_file():
-        raise OutputError(f"{output} is not an artifact, so --force will not replace it; choose another --output")
+    if not has_manifest(output):
+        raise OutputError(
+            f"{output} is not an artifact of gpt-export, so --force will not replace it; "
+            "choose another --output, or remove it yourself"
+        )
 
 
 def _exists(output: Path) -> OutputError:

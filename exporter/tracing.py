@@ -45,13 +45,16 @@ def with_layers(
 def telling_case(cases: Sequence[Case], results: Mapping[str, CaseResult]) -> Case | None:
     """The case to trace.
 
+    Of a passing report it is one row of moderate length, which costs least: the last such one, because random ids tell
+    more than repeated ones.
     Of cases that failed in their numbers it is one that fails clearly, without padding and past if such a one fails,
     and with several tokens. Of cases that did not run it is the smallest.
     """
     taken = [case for case in cases if case.name in results]
     failed = [case for case in taken if not results[case.name].passed]
     if not failed:
-        return next((case for case in taken if 1 < case.positions <= MOST_POSITIONS), None)
+        moderate = [case for case in taken if 1 < case.positions <= MOST_POSITIONS]
+        return max(reversed(moderate), key=lambda case: (len(case.ids) == 1, _told(case)), default=None)
     numbers = [case for case in failed if not results[case.name].fault]
     if not numbers:  # a case that stops names its node; one whose logits have another shape does not
         return min(failed, key=lambda case: ("does not" not in results[case.name].fault, case.positions))

@@ -13,18 +13,19 @@ import numpy as np
 from torch import nn
 
 from exporter.case import Case, Need
-from exporter.errors import ArtifactError, GptExportError
+from exporter.errors import ArtifactError, ConfigError, GptExportError
 from exporter.limits import Limits
-from exporter.noise import ASSUMED_NOISE, NOISE_CEILING, measure_noise
+from exporter.noise import NOISE_CEILING, assumed_noise, measure_error, measure_noise
 from exporter.opened import Describe, open_case
 from exporter.parity import Logits, Tolerance, compare
 from exporter.progress import OnStage
 from exporter.report import CaseResult
-from exporter.runs import Run, run_rows_alone
+from exporter.runs import Run, logits_of, run_rows_alone
 
 logger = logging.getLogger(__name__)
 
 PROBE_POSITIONS = 32
+GREEDY_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ def validate(
     logits = ReferenceLogits(scratch)
     on_stage("run eager")
     module = reference()
+    if any("cache" in candidate.takes for candidate in candidates.values()):
+        cases = (*cases, *greedy_cases(module, cases))
     logits.record(module, cases)
     noise, notes = probe_noise(module, cases)
     del module
@@ -106,6 +109,9 @@ def validate(
         on_stage(f"run {target}")
         gc.collect()
         taken = [case for case in cases if case.needs in candidate.takes]
+        if not taken:
+            names = ", ".join(case.name for case in cases)
+            raise ConfigError(f"none of the cases {names} can be run on {target}; choose default, or another case")
         try:
             run = candidate.open()
         except ArtifactError as error:  # the runtime refuses the file: no case of it can be believed
@@ -136,8 +142,26 @@ def probe_noise(reference: nn.Module, cases: Iterable[Case]) -> tuple[float, tup
     longest = max(cases, key=lambda case: min(case.ids.shape[1], PROBE_POSITIONS))
     noise = measure_noise(reference, np.ascontiguousarray(next(longest.rows())[:, :PROBE_POSITIONS]))
     if noise is None:
-        return ASSUMED_NOISE, (f"the reference does not run in float64; its noise is taken to be {ASSUMED_NOISE}",)
+        noise = assumed_noise(reference)
+        return noise, (f"the reference does not run in float64; its noise is taken to be {noise:.2g}",)
     return noise, ()
+
+
+def greedy_cases(reference: nn.Module, cases: Iterable[Case]) -> tuple[Case, ...]:
+    """The first tokens of a case with eager's own greedy continuation, to be fed to a cache token by token.
+
+    If the likeliest token is the same behind each of them, the candidate's greedy continuation is eager's.
+    """
+    case = next((case for case in cases if case.needs == "cache"), None)
+    if case is None or case.ids.shape[1] < 2:
+        return ()
+    ids = np.ascontiguousarray(next(case.rows())[:, : case.ids.shape[1] - min(GREEDY_TOKENS, case.ids.shape[1] - 1)])
+    prompt = ids.shape[1]
+    while ids.shape[1] < case.ids.shape[1]:
+        likeliest = logits_of(reference, ids)[:, -1].argmax(axis=-1)
+        ids = np.concatenate([ids, likeliest[:, None].astype(np.int64)], axis=1)
+    chunks = (prompt, *(1,) * (ids.shape[1] - prompt))
+    return (Case("greedy", ids, np.ones_like(ids), "greedy decoding follows eager's", chunks=chunks, needs="cache"),)
 
 
 def _compared(case: Case, run: Run, logits: ReferenceLogits, tolerance: Tolerance) -> tuple[CaseResult, Logits | None]:
@@ -167,9 +191,10 @@ def _second_opinion(
     if result.max_abs > limits.noise_factor * NOISE_CEILING * result.scale:
         return result  # no noise that is small enough to judge by could explain it
     module = reference()
-    noises = [noise for row in case.rows() if (noise := measure_noise(module, row)) is not None]
-    if not noises or max(noises) > NOISE_CEILING:
+    errors = [error[0] for row in case.rows() if (error := measure_error(module, row)) is not None]
+    noise = max(errors) / result.scale if errors and result.scale else 0.0
+    if not 0 < noise <= NOISE_CEILING:
         return result
-    logger.info("case %s left its limit; eager's own noise there is %.3g", case.name, max(noises))
-    tolerance = Tolerance(limits=limits, noise=max(noises), source="case")
+    logger.info("case %s left its limit; eager's own noise there is %.3g", case.name, noise)
+    tolerance = Tolerance(limits=limits, noise=noise, source="case")
     return compare(case.shown(), logits.of(case), found, tolerance)

@@ -79,7 +79,7 @@ def to_initializers(
         weight = by_name[str(value.name)]
         if weight.offset is None:
             rows = [np.array(chunk) for chunk in chunks(weight, weights)]
-            array = np.concatenate(rows).reshape(weight.shape)
+            array = np.concatenate([np.empty(0, _numpy_dtype(weight.dtype)), *rows]).reshape(weight.shape)
             value.const_value = ir.Tensor(array, name=weight.name)
         else:
             value.const_value = ir.ExternalTensor(
@@ -155,6 +155,11 @@ def _place(value: ir.Value, layout: Layout, weights: Mapping[str, Tensor], offse
     if (found[::-1] if layout.transposed else found) != shape:
         raise GraphError(f"the weight {layout.source} is {list(found)}, the graph needs {list(shape)} (stored layout)")
     assert value.dtype is not None
+    if value.dtype == ir.DataType.BFLOAT16:
+        raise GraphError(
+            f"the weight {layout.source} is bfloat16, which onnxruntime does not compute with on a CPU; "
+            "convert the module with .float()"
+        )
     dtype = torch.from_numpy(np.empty(0, value.dtype.numpy())).dtype
     return PlannedWeight(str(value.name), layout, dtype, shape, offset)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def check_weights(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[st
         if fault:
             mismatches.append(f"weight {layout.source}: {fault}")
     return WeightsResult(checked=len(layouts), size_bytes=size_bytes, mismatches=tuple(mismatches))
+
+
+def check_torchscript(module: torch.jit.ScriptModule, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What is wrong with the weights of a loaded `model.pt`, in words; empty if they are the source's."""
+    stored = dict(itertools.chain(module.named_parameters(remove_duplicate=False), module.named_buffers()))
+    faults = []
+    for name, source in weights.items():
+        if name not in stored:
+            continue  # torch drops what no method reads
+        fault = _difference(stored[name].detach().numpy(), source.detach())
+        if fault is None and source.is_floating_point() and not bool(torch.isfinite(source).all()):
+            fault = "holds NaN or Inf"
+        if fault:
+            faults.append(f"weight {name} of model.pt: {fault}")
+    return tuple(faults)
 
 
 def stored_array(tensor: TensorProto, folder: Path) -> NDArray[np.generic]:

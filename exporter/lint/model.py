@@ -160,18 +160,6 @@ class LintModel:
         taken = {value.name for value in self.inputs}
         return self.ids is not None and self.logits is not None and any(value.name in taken for value in self.caches)
 
-    @cached_property
-    def cache_inputs(self) -> list[Value]:
-        """The caches that are inputs, in the order of the graph."""
-        taken = {value.name for value in self.inputs}
-        return [value for value in self.caches if value.name in taken]
-
-    @cached_property
-    def cache_outputs(self) -> list[Value]:
-        """The caches that are outputs, in the order of the graph."""
-        taken = {value.name for value in self.inputs}
-        return [value for value in self.caches if value.name not in taken]
-
     def opset(self, domain: str = "") -> int | None:
         """The version of a domain's operators, None if the model does not import it."""
         names = ("", "ai.onnx") if domain in ("", "ai.onnx") else (domain,)

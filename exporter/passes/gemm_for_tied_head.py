@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from exporter.layout import layout_of
+from exporter.passes.transpose_weights import swaps_two_axes
 
 
 class GemmForTiedHead(InPlacePass):
@@ -20,7 +21,7 @@ class GemmForTiedHead(InPlacePass):
         modified = False
         for transpose in list(model.graph):
             weight = transpose.inputs[0] if transpose.op_type == "Transpose" else None
-            if weight is None or layout_of(weight) is None or len(weight.uses()) < 2:
+            if weight is None or layout_of(weight) is None or len(weight.uses()) < 2 or not swaps_two_axes(transpose):
                 continue
             readers = [node for node, index in transpose.outputs[0].uses() if node.op_type == "MatMul" and index == 1]
             for matmul in readers:

@@ -19,7 +19,7 @@ class TransposeWeights(InPlacePass):
         for weight in list(model.graph.inputs):
             layout = layout_of(weight)
             readers = [node for node, _ in weight.uses()]
-            if layout is None or not readers or not all(_swaps_two_axes(node) for node in readers):
+            if layout is None or not readers or not all(swaps_two_axes(node) for node in readers):
                 continue
             rows, columns = weight.shape  # type: ignore[misc]
             weight.shape = ir.Shape([columns, rows])
@@ -31,7 +31,8 @@ class TransposeWeights(InPlacePass):
         return PassResult(model, modified=modified)
 
 
-def _swaps_two_axes(node: ir.Node) -> bool:
+def swaps_two_axes(node: ir.Node) -> bool:
+    """Whether `node` transposes a matrix for its readers alone."""
     if node.op_type != "Transpose" or node.domain or node.outputs[0].is_graph_output():
         return False
     return node.attributes.get_ints("perm") == (1, 0)
