@@ -23,8 +23,8 @@ import torch
 from benches.record import RESULTS, write_record
 from exporter import activations, pipeline, runs, trace, tracing, validate
 from exporter.artifact import Artifact
-from exporter.cases import choose_cases
 from exporter.config import ExportConfig
+from exporter.gate.cases import choose_cases
 from exporter.source import Source
 from exporter.source_names import read_source
 

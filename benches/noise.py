@@ -2,7 +2,7 @@
 
 Random decoders of many shapes, and the seeded sources, go through the pipeline with `--gate report`. For every case
 the largest difference of the logits is divided by (noise x scale), where the noise is either the one of the gate's
-probe or the one of eager on that very case. The noise factor of `exporter.limits` is set from the result.
+probe or the one of eager on that very case. The noise factor of `exporter.gate.limits` is set from the result.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from benches.record import RESULTS, significant, write_record
-from exporter.cases import Case, choose_cases
 from exporter.config import ExportConfig
-from exporter.limits import NOISE_FLOOR
-from exporter.noise import measure_noise
+from exporter.gate.cases import Case, choose_cases
+from exporter.gate.limits import NOISE_FLOOR
+from exporter.gate.noise import measure_noise
 from exporter.pipeline import export
 from exporter.signature import CacheShape
 from exporter.source import Source

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from exporter.config import ExportConfig
+from exporter.html.page import REPORT_NAME
 from exporter.pipeline import export
-from exporter.report_html import REPORT_NAME
 from exporter.source_names import read_source
 from tests.browser.chromium import chromium
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from exporter.errors import ConfigError
-from exporter.limits import LIMITS, Limits
+from exporter.gate.limits import LIMITS, Limits
 from exporter.opsets import DEFAULT_OPSET, check_opset
 
 Gate = Literal["enforce", "report", "off"]

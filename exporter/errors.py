@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from models.errors import CheckpointError, ConfigError, GptExportError, TextError
 
 if TYPE_CHECKING:
+    from exporter.gate.report import ParityReport
     from exporter.manifest import Manifest
-    from exporter.report import ParityReport
 
 __all__ = [
     "ArtifactError",

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.limits import NOISE_FLOOR, Limits
-from exporter.report import CaseResult
+from exporter.gate.limits import NOISE_FLOOR, Limits
+from exporter.gate.report import CaseResult
 
 Logits = NDArray[np.float32]
 

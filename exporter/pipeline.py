@@ -15,30 +15,30 @@ import onnx_ir as ir
 
 from exporter import torchscript
 from exporter.artifact import Artifact
-from exporter.case import Case
-from exporter.cases import choose_cases
 from exporter.config import ExportConfig
-from exporter.determinism import random_nodes
 from exporter.errors import ArtifactError, GraphError, ParityError
+from exporter.gate.case import Case
+from exporter.gate.cases import choose_cases
+from exporter.gate.determinism import random_nodes
+from exporter.gate.report import ParityReport
+from exporter.gate.runs import Run, feed_graph, run_of_module, run_of_session
+from exporter.gate.validate import Candidate, validate
+from exporter.gate.weights_check import check_torchscript, check_weights
 from exporter.graph import to_onnx
 from exporter.hashing import sha256_of
+from exporter.html.page import REPORT_NAME, report_html
 from exporter.layout import Layout
 from exporter.libraries import library_versions
 from exporter.manifest import MANIFEST_NAME, Manifest, dump
 from exporter.onnx_file import write_onnx
 from exporter.passes import portable_passes, run_passes
 from exporter.progress import OnStage, ignore
-from exporter.report import ParityReport
-from exporter.report_html import REPORT_NAME, report_html
-from exporter.runs import Run, feed_graph, run_of_module, run_of_session
 from exporter.runtime import Session
 from exporter.script import script, script_cached
 from exporter.signature import example_sizes
 from exporter.source import Source
 from exporter.staging import check_output, stage
-from exporter.tracing import initializer_sources, with_layers
-from exporter.validate import Candidate, validate
-from exporter.weights_check import check_torchscript, check_weights
+from exporter.tracing.select import initializer_sources, with_layers
 
 logger = logging.getLogger(__name__)
 

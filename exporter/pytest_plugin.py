@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from exporter.report import ParityReport
+    from exporter.gate.report import ParityReport
 
 PROPERTY = "gpt_export_parity"
 """Verdicts travel as user properties of the test's report: into JUnit files, and past pytest-xdist's workers."""

@@ -8,12 +8,12 @@ from typing import Any
 from exporter.artifact import Artifact
 from exporter.config import ExportConfig
 from exporter.errors import SourceError
-from exporter.foreign import validate_file
-from exporter.limits import Limits
+from exporter.foreign.validate import validate_file
+from exporter.gate.limits import Limits
+from exporter.gate.report import ParityReport
 from exporter.manifest import Manifest
 from exporter.pipeline import validate_artifact
 from exporter.progress import OnStage, ignore
-from exporter.report import ParityReport
 from exporter.source_names import known_names, read_source
 
 
@@ -73,7 +73,7 @@ def revalidate_file(
     limits: Limits | None = None,
     on_stage: OnStage = ignore,
 ) -> ParityReport:
-    """The report on an `.onnx` file of any origin, see `exporter.foreign`.
+    """The report on an `.onnx` file of any origin, see `exporter.foreign.validate`.
 
     Raises:
         SourceError: `against` is None: the file does not say what it was made from.

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from exporter.artifact import Artifact
 from exporter.config import ExportConfig
 from exporter.errors import ArtifactError
-from exporter.foreign import validate_file
-from exporter.limits import Limits
+from exporter.foreign.validate import validate_file
+from exporter.gate.limits import Limits
+from exporter.gate.report import ParityReport
 from exporter.pipeline import VARIANT, validate_artifact
-from exporter.report import ParityReport
 from exporter.revalidate import revalidate, revalidate_file
 from exporter.signature import CacheShape
 from exporter.source import Source, run_once, source_of_module

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from exporter.limits import LIMITS
+from exporter.gate.limits import LIMITS
+from exporter.gate.report import CaseResult, Deviation, ParityReport, WeightsResult
 from exporter.manifest import Manifest
-from exporter.report import CaseResult, Deviation, ParityReport, WeightsResult
 
 NASTY = (
     "</script><script>alert(1)</script>",

@@ -86,7 +86,7 @@ def comparison(
     top1: float | None,
 ) -> dict[str, Any]:
     """What `case_options` were given, as settings of `ExportConfig`; limits are None where none was."""
-    from exporter.limits import LIMITS
+    from exporter.gate.limits import LIMITS
 
     given = {atol, rtol, kl, top1}
     return {

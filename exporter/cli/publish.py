@@ -12,9 +12,9 @@ from exporter.cli.options import ARTIFACTS, comparison, echo_result
 from exporter.cli.report_page import refuse_inside, write_page
 from exporter.config import ExportConfig, Gate, Profile
 from exporter.errors import ConfigError, ParityError
+from exporter.html.page import REPORT_NAME, report_html
 from exporter.opsets import DEFAULT_OPSET
 from exporter.pipeline import export
-from exporter.report_html import REPORT_NAME, report_html
 from exporter.source_names import read_source
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exporter.report import CaseResult, ParityReport
+from exporter.gate.report import CaseResult, ParityReport
 
 WIDTH = 120
 """Columns of the report where there is no terminal to ask."""

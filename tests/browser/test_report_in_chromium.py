@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from exporter.report_html import report_html
+from exporter.html.page import report_html
 from tests import reports
 from tests.browser.chromium import Page, chromium, find_chromium
 

@@ -179,8 +179,8 @@ def test_a_corrupted_row_that_no_case_reads_is_caught_by_the_weights_alone(
 def test_one_flipped_bit_of_the_124m_file_is_found_in_a_row_that_no_case_reads(
     artifact_124m: Path, dummy_124m: nn.Module, tmp_path: Path
 ) -> None:
+    from exporter.gate.weights_check import check_weights
     from exporter.layout import Layout
-    from exporter.weights_check import check_weights
 
     manifest = json.loads((artifact_124m / "manifest.json").read_text())
     layouts = {name: Layout(**layout) for name, layout in manifest["variants"]["fp32"]["weights"].items()}

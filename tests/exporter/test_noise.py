@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.noise import in_double, measure_noise
+from exporter.gate.noise import in_double, measure_noise
 from tests import samples
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.limits import LIMITS, NOISE_FLOOR
+from exporter.gate.limits import LIMITS, NOISE_FLOOR
+from exporter.gate.report import CaseResult
 from exporter.parity import Shown, Tolerance, compare, root_mean_square
-from exporter.report import CaseResult
 
 NOISE = 1e-6
 FACTOR = LIMITS["fp32"].noise_factor

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from exporter.artifact import Artifact
-from exporter.figures import TIMES
-from exporter.limits import LIMITS
-from exporter.report import CaseResult, WeightsResult
-from exporter.report_html import REPORT_NAME, report_html
-from exporter.visible import visible
+from exporter.gate.limits import LIMITS
+from exporter.gate.report import CaseResult, WeightsResult
+from exporter.html.figures import TIMES
+from exporter.html.page import REPORT_NAME, report_html
+from exporter.html.visible import visible
 from tests import reports, samples
 from tests.conftest import Run
 
@@ -255,7 +255,7 @@ def test_the_page_asks_for_nothing() -> None:
 
 def test_the_bytes_do_not_depend_on_the_process() -> None:
     code = (
-        "import sys; from tests import reports; from exporter.report_html import report_html; "
+        "import sys; from tests import reports; from exporter.html.page import report_html; "
         "sys.stdout.buffer.write(report_html(reports.parity_report(over=40, fault_at=2), reports.manifest()).encode())"
     )
     made = {

@@ -14,7 +14,7 @@ from torch import nn
 
 from exporter.artifact import Artifact
 from exporter.errors import ArtifactError, ConfigError, SourceError
-from exporter.report import ParityReport
+from exporter.gate.report import ParityReport
 from exporter.testing import ParityAssertionError, assert_parity
 from models.gpt import GPTModel
 from tests import samples

@@ -13,12 +13,12 @@ import onnx
 from exporter import pipeline
 from exporter.artifact import Artifact
 from exporter.config import ExportConfig
+from exporter.gate.report import ParityReport, WeightsResult
+from exporter.gate.weights_check import check_weights
 from exporter.hashing import sha256_of
 from exporter.layout import Layout
 from exporter.manifest import MANIFEST_NAME
-from exporter.report import ParityReport, WeightsResult
 from exporter.source import Source
-from exporter.weights_check import check_weights
 from models.blank import blank
 from tests.mutations.faults import TIED, Fault
 from tests.mutations.good import VICTIM, VICTIM_SPREAD, random_source

@@ -14,7 +14,7 @@ from benches.record import write_record
 from exporter import pipeline
 from exporter.artifact import Artifact
 from exporter.errors import ParityError
-from exporter.report import Deviation, ParityReport
+from exporter.gate.report import Deviation, ParityReport
 from tests.mutations.faults import FAULTS, Fault
 from tests.mutations.gate import CONFIG, good_source, judge, judge_bits, plant
 

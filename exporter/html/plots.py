@@ -13,9 +13,9 @@ from itertools import groupby, pairwise
 
 from markupsafe import Markup
 
-from exporter.figures import TIMES, limit_ratio, number, of_limit, share
-from exporter.report import CaseResult, Deviation
-from exporter.visible import printable
+from exporter.gate.report import CaseResult, Deviation
+from exporter.html.figures import TIMES, limit_ratio, number, of_limit, share
+from exporter.html.visible import printable
 
 LARGEST, SMALLEST = 12, -9
 """Decades around the limit that are drawn; what lies beyond stands at the edge."""

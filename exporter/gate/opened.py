@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.case import Case
+from exporter.gate.case import Case
 from exporter.parity import Logits, rounded
 
 POSITIONS = 24

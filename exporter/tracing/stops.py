@@ -8,10 +8,10 @@ from pathlib import Path
 
 import onnx
 
-from exporter.activations import Feed, session_with_outputs
-from exporter.anchors import Anchor
-from exporter.case import Case
-from exporter.report import Deviation
+from exporter.gate.case import Case
+from exporter.gate.report import Deviation
+from exporter.tracing.activations import Feed, session_with_outputs
+from exporter.tracing.anchors import Anchor
 
 _NAMED = (
     re.compile(r"while running (?P<operator>\w+) node\. Name:'(?P<name>[^']*)'"),  # it stopped

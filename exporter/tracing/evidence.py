@@ -12,10 +12,10 @@ import onnx
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporter.activations import Array
-from exporter.anchors import Anchor, End
-from exporter.case import Case
-from exporter.weights_check import stored_array
+from exporter.gate.case import Case
+from exporter.gate.weights_check import stored_array
+from exporter.tracing.activations import Array
+from exporter.tracing.anchors import Anchor, End
 
 EXPLAINED = 0.05
 """What a cause may leave of the difference and still be it."""

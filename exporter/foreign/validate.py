@@ -8,17 +8,17 @@ from typing import Any
 
 import onnxruntime as ort
 
-from exporter.cases import choose_cases, grid_case
 from exporter.config import ExportConfig
-from exporter.determinism import random_nodes
 from exporter.errors import ArtifactError
-from exporter.foreign_signature import feed_of, match_roles, run_of_roles, takes
-from exporter.foreign_weights import match_weights
+from exporter.foreign.signature import feed_of, match_roles, run_of_roles, takes
+from exporter.foreign.weights import match_weights
+from exporter.gate.cases import choose_cases, grid_case
+from exporter.gate.determinism import random_nodes
+from exporter.gate.report import ParityReport
+from exporter.gate.validate import Candidate, validate
 from exporter.progress import OnStage, ignore
-from exporter.report import ParityReport
 from exporter.source import Source
-from exporter.tracing import with_layers
-from exporter.validate import Candidate, validate
+from exporter.tracing.select import with_layers
 
 
 def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage: OnStage = ignore) -> ParityReport:

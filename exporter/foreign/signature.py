@@ -11,11 +11,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import DTypeLike, NDArray
 
-from exporter.activations import Array, Feed
-from exporter.case import Case
 from exporter.errors import GraphError
+from exporter.gate.case import Case
+from exporter.gate.runs import Run
 from exporter.parity import Logits
-from exporter.runs import Run
+from exporter.tracing.activations import Array, Feed
 
 _NUMPY_TYPES: dict[str, DTypeLike] = {
     "tensor(int64)": np.int64,
@@ -124,7 +124,7 @@ def takes(roles: Roles, case: Case) -> bool:
 
 
 def feed_of(roles: Roles) -> Feed:
-    """The feed of a graph with these roles; see `exporter.activations.Feed`."""
+    """The feed of a graph with these roles; see `exporter.tracing.activations.Feed`."""
 
     def feed(session: ort.InferenceSession, case: Case, tensors: Sequence[str]) -> list[dict[str, Array]]:
         past = {name: _empty(roles, name, len(case.ids)) for name in roles.past}

@@ -17,7 +17,7 @@ class Limits:
     """What keeps a case within bounds. None sets no bound."""
 
     noise_factor: float | None
-    """Largest difference, in units of the error that eager float32 itself has (`exporter.noise`)."""
+    """Largest difference, in units of the error that eager float32 itself has (`exporter.gate.noise`)."""
     kl_mean: float | None
     """Mean KL divergence of the next-token distribution from the reference's, in nats."""
     top1: float

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.activations import Feed
-from exporter.case import Case
+from exporter.gate.case import Case
+from exporter.gate.report import CaseResult, ParityReport
 from exporter.layout import Layout
-from exporter.report import CaseResult, ParityReport
 from exporter.source import Source
-from exporter.trace import trace
+from exporter.tracing.activations import Feed
+from exporter.tracing.trace import trace
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from exporter.anchors import layer_of, part_of
-from exporter.evidence import Evidence
+from exporter.tracing.anchors import layer_of, part_of
+from exporter.tracing.evidence import Evidence
 
 
 def module_read_for(evidence: Evidence) -> str | None:

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporter.activations import Array, Feed
-from exporter.case import Case
+from exporter.gate.case import Case
 from exporter.parity import Logits
 from exporter.runtime import Session
 from exporter.signature import ATTENTION_MASK, INPUT_IDS, POSITION_IDS, CacheShape
+from exporter.tracing.activations import Array, Feed
 
 Run = Callable[[Case], Logits]
 """A case to its logits, float32 (batch, sequence, vocabulary); those at padding mean nothing."""
@@ -38,7 +38,7 @@ def run_of_session(session: Session) -> Run:
 
 
 def feed_graph(cache: CacheShape | None) -> Feed:
-    """The feed of one of our own graphs, with or without a cache; see `exporter.activations.Feed`."""
+    """The feed of one of our own graphs, with or without a cache; see `exporter.tracing.activations.Feed`."""
 
     def feed(session: ort.InferenceSession, case: Case, tensors: Sequence[str]) -> list[dict[str, Array]]:
         past: dict[str, Array] = {}

@@ -10,11 +10,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from exporter import figures, plots
-from exporter.limits import LIMITS
+from exporter.gate.limits import LIMITS
+from exporter.gate.report import CaseResult, ParityReport
+from exporter.html import figures, plots
+from exporter.html.visible import printable, visible
 from exporter.manifest import MANIFEST_NAME, Manifest
-from exporter.report import CaseResult, ParityReport
-from exporter.visible import printable, visible
 
 REPORT_NAME = "report.html"
 POINTS = 4000

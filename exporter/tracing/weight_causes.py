@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.activations import Array
-from exporter.anchors import WHOLE
-from exporter.evidence import EXPLAINED, Evidence
+from exporter.tracing.activations import Array
+from exporter.tracing.anchors import WHOLE
+from exporter.tracing.evidence import EXPLAINED, Evidence
 
 _BITS = (8, 7, 6, 5, 4, 3, 2)
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from exporter.anchors import End
-from exporter.case import Case
+from exporter.gate.case import Case
+from exporter.tracing.anchors import End
 
 Array = NDArray[np.floating[Any]]
 Feed = Callable[[ort.InferenceSession, Case, Sequence[str]], list[dict[str, Array]]]

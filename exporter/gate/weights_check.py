@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
+from exporter.gate.report import WeightsResult
 from exporter.layout import Layout
-from exporter.report import WeightsResult
 
 _BLOCK_ELEMENTS = 4 * 1024 * 1024
 

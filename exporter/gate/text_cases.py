@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from exporter.case import Case
 from exporter.config import ExportConfig
 from exporter.errors import ConfigError, TextError
+from exporter.gate.case import Case
 from exporter.source import Source
 from models.tokenizer import encode_batch, pad
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporter.anchors import part_of
-from exporter.weights_check import stored_array
+from exporter.gate.weights_check import stored_array
+from exporter.tracing.anchors import part_of
 
 _BLOCK_ROWS = 4 * 1024 * 1024
 _FUSED = ("W_query", "W_key", "W_value")

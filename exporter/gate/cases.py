@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.case import Case
 from exporter.config import ExportConfig
 from exporter.errors import ConfigError
+from exporter.gate.case import Case
+from exporter.gate.text_cases import text_cases
 from exporter.source import Source
-from exporter.text_cases import text_cases
 from models.tokenizer import pad
 
 GRID_BATCHES = (1, 2, 5)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.activations import Array
-from exporter.anchors import Anchor
-from exporter.evidence import EXPLAINED, Evidence
+from exporter.tracing.activations import Array
+from exporter.tracing.anchors import Anchor
+from exporter.tracing.evidence import EXPLAINED, Evidence
 
 _HIDDEN = -3e4
 _PIECES = 2

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from exporter.limits import Limits
+from exporter.gate.limits import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +188,7 @@ class ParityReport:
     layers_case: str = ""
     """The case whose activations `layers` are."""
     opened: Mapping[str, Any] | None = None
-    """The worst case token by token, see `exporter.opened`."""
+    """The worst case token by token, see `exporter.gate.opened`."""
 
     @property
     def first_fault(self) -> Deviation | None:

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from exporter.case import Case, Need
 from exporter.errors import ArtifactError, ConfigError, GptExportError
-from exporter.limits import Limits
-from exporter.noise import NOISE_CEILING, assumed_noise, measure_error, measure_noise
-from exporter.opened import Describe, open_case
+from exporter.gate.case import Case, Need
+from exporter.gate.limits import Limits
+from exporter.gate.noise import NOISE_CEILING, assumed_noise, measure_error, measure_noise
+from exporter.gate.opened import Describe, open_case
+from exporter.gate.report import CaseResult
+from exporter.gate.runs import Run, logits_of, run_rows_alone
 from exporter.parity import Logits, Tolerance, compare
 from exporter.progress import OnStage
-from exporter.report import CaseResult
-from exporter.runs import Run, logits_of, run_rows_alone
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from onnx import TensorProto
 
-from exporter.activations import Array
-from exporter.anchors import WHOLE, part_of
-from exporter.causes_attention import attention_cause
-from exporter.causes_weights import linear_cause, stored_cause
-from exporter.evidence import Evidence
+from exporter.tracing.activations import Array
+from exporter.tracing.anchors import WHOLE, part_of
+from exporter.tracing.attention_causes import attention_cause
+from exporter.tracing.evidence import Evidence
+from exporter.tracing.weight_causes import linear_cause, stored_cause
 
 RANDOM_OPERATORS = frozenset(
     {"Dropout", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}

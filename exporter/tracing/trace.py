@@ -11,17 +11,17 @@ import numpy as np
 import onnx
 from torch import Tensor, nn
 
-from exporter.activations import Array, Feed, eager_activations, graph_activations, joined
-from exporter.anchors import Anchor, End, find_anchors, layer_of, part_of
-from exporter.case import Case
-from exporter.causes import RANDOM_OPERATORS, likely_cause
-from exporter.causes_order import module_read_for, order_cause
-from exporter.evidence import Evidence
-from exporter.limits import LIMITS, NOISE_FLOOR
-from exporter.noise import ASSUMED_NOISE, in_double
+from exporter.gate.case import Case
+from exporter.gate.limits import LIMITS, NOISE_FLOOR
+from exporter.gate.noise import ASSUMED_NOISE, in_double
+from exporter.gate.report import Deviation
 from exporter.parity import rounded
-from exporter.report import Deviation
-from exporter.stops import stop_of
+from exporter.tracing.activations import Array, Feed, eager_activations, graph_activations, joined
+from exporter.tracing.anchors import Anchor, End, find_anchors, layer_of, part_of
+from exporter.tracing.causes import RANDOM_OPERATORS, likely_cause
+from exporter.tracing.evidence import Evidence
+from exporter.tracing.order_causes import module_read_for, order_cause
+from exporter.tracing.stops import stop_of
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Other exporters' files: what their inputs, outputs and weights mean."""

@@ -1,0 +1,1 @@
+"""The report of a parity check as one self-contained page."""

@@ -1,0 +1,1 @@
+"""Where a graph leaves its model: activations of both along the graph, and what is known to cause a difference."""
