@@ -21,19 +21,21 @@ from unittest import mock
 import torch
 
 from benches.record import RESULTS, write_record
-from exporter import activations, pipeline, runs, trace, tracing, validate
+from exporter import pipeline
 from exporter.artifact import Artifact
 from exporter.config import ExportConfig
+from exporter.gate import runs, validate
 from exporter.gate.cases import choose_cases
 from exporter.source import Source
 from exporter.source_names import read_source
+from exporter.tracing import activations, select, trace
 
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "eager reference": ((validate.ReferenceLogits, "record"),),
     "noise probe": ((validate, "probe_noise"),),
     "compare": ((validate, "compare"), (validate, "open_case")),
     "weights": ((pipeline, "check_weights"),),
-    "layers": ((tracing, "trace"),),
+    "layers": ((select, "trace"),),
     "loading": ((pipeline.Session, "open"), (activations, "session_with_outputs"), (trace.onnx, "load")),
 }
 """By part, the functions that do it; a part that another one calls is taken out of the other's time."""
