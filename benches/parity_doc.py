@@ -12,14 +12,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from exporter.cases import choose_cases
-from exporter.limits import LIMITS, NOISE_FLOOR
-from exporter.noise import NOISE_CEILING
 from torch import nn
 
 from benches.performance_doc import NOT_MEASURED, machine_line
 from benches.record import RESULTS, read_record
 from exporter.config import ExportConfig
+from exporter.gate.cases import choose_cases
+from exporter.gate.limits import LIMITS, NOISE_FLOOR
+from exporter.gate.noise import NOISE_CEILING
 from exporter.signature import CacheShape
 from exporter.source import Source
 from models.config import GPT_CONFIG_124M
