@@ -11,7 +11,7 @@ import onnxruntime as ort
 from exporter.config import ExportConfig
 from exporter.errors import ArtifactError
 from exporter.foreign.signature import feed_of, match_roles, run_of_roles, takes
-from exporter.foreign.weights import match_weights
+from exporter.foreign.weights import altered_weights, match_weights
 from exporter.gate.cases import choose_cases, grid_case
 from exporter.gate.determinism import random_nodes
 from exporter.gate.report import ParityReport
@@ -59,6 +59,7 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
     report = ParityReport(
         targets=compared.results,
         weights=None,
+        faults=altered_weights(path, source.weights, sources),
         noise=compared.noise,
         limits=config.allowed,
         faults=random_nodes(path),

@@ -71,6 +71,39 @@ def match_weights(
     return sources, tuple(notes)
 
 
+def altered_weights(path: Path, weights: Mapping[str, Tensor], sources: Mapping[str, Names]) -> tuple[str, ...]:
+    """Weights that are the source's but for some elements, in words.
+
+    Another exporter may have good reason to store other numbers, such as a scale folded in; then hardly one is the
+    same. Where most are the same bit for bit and some are not, the file was altered.
+    """
+    initializers = {tensor.name: tensor for tensor in onnx.load(path, load_external_data=False).graph.initializer}
+    faults = []
+    for name, held in sources.items():
+        if len(held) > 1 and _is_fused(held):
+            source = torch.cat([weights[part].detach() for part in held]).float().numpy()
+        else:
+            source = weights[held[0]].detach().float().numpy()
+        stored = stored_array(initializers[name], path.parent)
+        for found in (stored, stored.T) if stored.dtype == source.dtype else ():
+            if found.shape == source.shape and (fault := _alteration(found, source)):
+                faults.append(f"weight {' + '.join(held)}, held by {name}: {fault}")
+                break
+    return tuple(faults)
+
+
+def _alteration(found: NDArray[np.generic], source: NDArray[np.generic]) -> str:
+    differs = found != source
+    count = int(np.count_nonzero(differs))
+    if not 0 < count < differs.size // 2:
+        return ""
+    index = tuple(int(i) for i in np.argwhere(differs)[0])
+    return (
+        f"{count} of {differs.size} elements were altered; element {list(index)} is {found[index]!s} in the file, "
+        f"{source[index]!s} in the source"
+    )
+
+
 def _shared_out(initializers: list[str], claimants: list[Names]) -> dict[str, Names]:
     """Which of equal initializers is whose, where several parameters have these very numbers.
 
