@@ -28,10 +28,14 @@ def eager_activations(module: nn.Module, case: Case, names: set[str]) -> dict[tu
     Rows without padding are run together, others alone and without it.
     """
     kept: dict[tuple[str, End], list[Array]] = {}
+    running: list[tuple[int, int]] = []
 
     def keep(name: str, end: End, value: object) -> None:
         if isinstance(value, Tensor) and value.is_floating_point():
-            kept.setdefault((name, end), []).append(value.detach().reshape(-1, value.shape[-1]).numpy().copy())
+            rows, sequence = running[-1]
+            array = value.detach().reshape(-1, value.shape[-1]).numpy().copy()
+            shared = len(array) == sequence  # positions, the same for every row
+            kept.setdefault((name, end), []).append(np.tile(array, (rows, 1)) if shared else array)
 
     def hook(name: str, _part: nn.Module, args: tuple[object, ...], out: object) -> None:
         keep(name, "input", args[0])
@@ -45,6 +49,7 @@ def eager_activations(module: nn.Module, case: Case, names: set[str]) -> dict[tu
     try:
         with torch.no_grad():
             for ids in [case.ids] if case.mask.all() else case.rows():
+                running.append((ids.shape[0], ids.shape[1]))
                 module(torch.from_numpy(ids))
     finally:
         for handle in handles:
