@@ -78,6 +78,7 @@ def assert_parity(
         }
         report = revalidate_file(path, **named) if path.is_file() else revalidate(path, **named)
     if not report.passed:
+        __tracebackhide__ = True  # the test's own line is where pytest should point
         error = ParityAssertionError(in_words(report, str(path)))
         error.report = report
         raise error
