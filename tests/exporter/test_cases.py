@@ -11,8 +11,10 @@ import pytest
 
 from exporter.artifact import Artifact
 from exporter.errors import ConfigError, TextError
+from exporter.gate.cases import grid_cases
 from models import DummyGPTModel
 from tests import samples
+from tests.conftest import Run
 
 Export = Callable[..., Artifact]
 
@@ -97,3 +99,46 @@ def test_the_seed_chooses_the_ids_and_is_recorded(export_tiny: Export, tmp_path:
     second = export_tiny(samples.tiny_dummy(), tmp_path / "b", seed=2)
     assert (first.manifest.export["seed"], second.manifest.export["seed"]) == (1, 2)
     assert [case["scale"] for case in cases_of(first.folder)] != [case["scale"] for case in cases_of(second.folder)]
+
+
+@pytest.mark.parametrize("spent", [0, 1_000, 1_000_000])
+@pytest.mark.parametrize(("context", "vocab"), [(64, 29), (1024, 50257), (2048, 257), (2048, 32000)])
+def test_one_row_runs_to_the_end_of_the_context_however_much_the_texts_took(
+    context: int, vocab: int, spent: int
+) -> None:
+    (row,) = (case for case in grid_cases(context, vocab, spent=spent) if case.ids.shape == (1, context))
+    assert row.note == ""
+
+
+def test_a_context_beyond_2048_is_stood_for() -> None:
+    (row,) = (case for case in grid_cases(4096, 29) if case.ids.shape == (1, 2048))
+    assert "stands for 1 x 4096; the full set runs it whole" in row.note
+
+
+def against_bytes(folder: Path) -> tuple[object, ...]:
+    """The options that name the checkpoint of a fixture's artifact."""
+    return "--against", folder.parent / "checkpoint" / "model.pth", "--config", folder.parent / "checkpoint/book.json"
+
+
+def test_a_set_may_be_named_beside_a_case(cli: Callable[..., Run], byte_original: Path) -> None:
+    run = cli("validate", byte_original, *against_bytes(byte_original), "--cases", "default,text", "--json")
+    assert run.code == 0, run.err
+    names = {case["name"] for case in run.json()["cases"]["onnx"]}
+    assert {"text", "ids-repeated", "grid-1x1"} <= names
+
+
+def test_cases_that_a_target_cannot_run_are_a_usage_error(
+    cli: Callable[..., Run], byte_original: Path, tmp_path: Path
+) -> None:
+    checkpoint = byte_original.parent / "checkpoint"
+    options = (checkpoint / "model.pth", "--config", checkpoint / "book.json", "--output", tmp_path / "out")
+    run = cli("torchscript", *options, "--cases", "cache-steps")
+    run.refused(2, "cache-steps")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_greedy_decoding_is_among_the_cases_of_a_cached_graph(byte_original: Path, byte_uncached: Path) -> None:
+    (greedy,) = (case for case in cases_of(byte_original) if case["name"] == "greedy")
+    assert greedy["passed"] is True
+    assert greedy["top1_agreement"] == 1
+    assert "greedy" not in {case["name"] for case in cases_of(byte_uncached)}

@@ -20,6 +20,7 @@ from exporter.errors import GptExportError, ParityError
 from exporter.script import script
 from models import DummyGPTModel
 from tests import samples
+from tests.conftest import Run
 
 Export = Callable[..., Artifact]
 Edit = Callable[[onnx.ModelProto], None]
@@ -226,6 +227,47 @@ def test_a_wrong_torchscript_file_is_caught(fault: str, export_tiny: Export, tmp
     assert any(failure.startswith("torchscript, case ") for failure in failures)
     assert all(failure.startswith("torchscript, case ") or " of model.pt: " in failure for failure in failures)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [1.5, float("nan")])
+def test_a_row_of_the_torchscript_file_that_no_case_reads_is_held_to_the_source(
+    value: float, export_tiny: Export, tmp_path: Path
+) -> None:
+    def make() -> nn.Module:
+        return samples.seeded(DummyGPTModel(samples.TINY_CONFIG | {"vocab_size": WIDE_VOCAB})).eval()
+
+    def plant(folder: Path) -> None:
+        wrong = make()
+        wrong.tok_emb.weight.data[WIDE_VOCAB - 2, 0] = value
+        torch.jit.save(script(wrong), str(folder / "torchscript" / "model.pt"))
+
+    output = tmp_path / "wide"
+    with pytest.raises(ParityError) as caught:
+        export_tiny(make(), output, vocab_size=WIDE_VOCAB, on_stage=in_staging(output, "compare weights", plant))
+    assert f"weight tok_emb.weight of model.pt: element [{WIDE_VOCAB - 2}, 0] is" in str(caught.value)
+    assert caught.value.exit_code == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["0.25", "float('nan')"])
+def test_torchscript_alone_refuses_weights_that_are_not_finite_in_rows_that_no_case_reads(
+    value: str, cli: Callable[..., Run], user_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    name = user_module(
+        "from models import DummyGPTModel\n"
+        "from tests import samples\n"
+        "def make():\n"
+        f"    config = samples.TINY_CONFIG | {{'vocab_size': {WIDE_VOCAB}}}\n"
+        "    module = samples.seeded(DummyGPTModel(config))\n"
+        f"    module.tok_emb.weight.data[{WIDE_VOCAB - 2}, 3] = {value}\n"
+        "    return module\n"
+    )
+    run = cli("torchscript", f"{name}:make", "--output", tmp_path / "out")
+    if "nan" not in value:
+        assert run.code == 0, run.err
+        return
+    run.refused(3, "weight tok_emb.weight of model.pt: holds NaN or Inf", "nothing was published")
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_that_do_not_load_publish_nothing(export_tiny: Export, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from exporter.artifact import Artifact
 from exporter.errors import ConfigError, GptExportError, GraphError
@@ -177,3 +178,44 @@ def test_no_weight_is_transposed_in_the_graph(export_tiny: Callable[..., Artifac
     model = graph_of(export_tiny(samples.tiny_dummy()))
     weights = {tensor.name for tensor in model.graph.initializer}
     assert not [node for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in weights]
+
+
+class ThreeAxes(samples.WithEmbedding):
+    """A weight of three axes that is multiplied transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.zeros(1, 8, 8))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.emb(ids) @ self.mix.transpose(1, 2))
+
+
+class ThreeAxesTwice(ThreeAxes):
+    """The same weight read as it is, too."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head((self.emb(ids) @ self.mix) @ self.mix.transpose(1, 2))
+
+
+class NoElements(samples.WithEmbedding):
+    """A buffer without elements, joined to the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("prefix", torch.zeros(0, 8))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.emb(ids)
+        return self.head(torch.cat([self.prefix.unsqueeze(0).expand(x.shape[0], -1, -1), x], dim=1))
+
+
+@pytest.mark.parametrize("make", [ThreeAxes, ThreeAxesTwice, NoElements], ids=lambda make: make.__name__)
+def test_weights_of_unusual_shapes_export_and_agree(
+    make: Callable[[], nn.Module], export_tiny: Callable[..., Artifact], max_difference: Callable[..., float]
+) -> None:
+    module = samples.seeded(make()).eval()
+    session = Session.open(export_tiny(module).folder)
+    for batch, sequence in SHAPES:
+        ids = samples.random_ids(batch, sequence)
+        assert max_difference(session, module, ids) <= LIMITS["fp32"], (batch, sequence)

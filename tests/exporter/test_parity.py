@@ -145,6 +145,31 @@ def test_a_reference_that_is_not_finite_cannot_be_met() -> None:
     assert not judged(reference, reference.copy()).passed
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_reference_that_is_not_finite_is_blamed_itself(value: float) -> None:
+    reference = logits()
+    reference[1, 2, 3] = value
+    for candidate in (logits(), reference.copy()):
+        result = judged(reference, candidate)
+        assert not result.passed
+        assert "the original's own logits hold NaN or Inf, so nothing can be said" in result.explain()
+    mask = np.array([[True, True, True], [True, True, False]])
+    assert judged(reference, logits(), mask).passed  # the control: padding is not looked at
+
+
+def test_under_rtol_alone_zeros_may_be_zero_and_nothing_else() -> None:
+    relative = Tolerance(limits=LIMITS["fp32"].overridden(rtol=1e-3), noise=NOISE)
+    reference = logits()
+    reference[0, 1, :4] = 0
+    result = compare(all_of(reference), reference, reference.copy(), relative)
+    assert result.passed
+    assert result.worst_ratio == 0
+    near = reference * np.float32(1.0005)
+    assert compare(all_of(reference), reference, near, relative).passed
+    near[0, 1, 2] = 1e-20
+    assert not compare(all_of(reference), reference, near, relative).passed
+
+
 def test_near_ties_are_told_apart_from_another_choice() -> None:
     reference = np.zeros((1, 2, 4), dtype=np.float32)
     reference[0, :, 3] = 100.0

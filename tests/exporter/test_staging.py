@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from exporter.artifact import Artifact
 from exporter.errors import OutputError
+from exporter.manifest import FORMAT
 from exporter.staging import stage
 from tests import samples
 from tests.conftest import Run, tree
@@ -22,9 +24,22 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def manifest_of(text: str) -> str:
+    """A manifest of ours, as far as `--force` looks at it."""
+    return json.dumps({"format": FORMAT, "text": text})
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    """What is in a folder, each of our manifests by its text alone."""
+    return {
+        name: json.loads(content)["text"].encode() if name.endswith("manifest.json") else content
+        for name, content in tree(folder).items()
+    }
+
+
 def publish(output: Path, text: str, *, replace: bool = False) -> None:
     with stage(output, replace=replace) as staged:
-        (staged.folder / "manifest.json").write_text(text)
+        (staged.folder / "manifest.json").write_text(manifest_of(text))
         staged.publish()
 
 
@@ -49,9 +64,23 @@ def test_force_replaces_the_whole_artifact(export_tiny: Export, tiny: Path) -> N
 def test_force_never_replaces_a_folder_that_is_no_artifact(export_tiny: Export, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputError, match="is not an artifact, so --force will not replace it"):
+    with pytest.raises(OutputError, match="is not an artifact of gpt-export, so --force will not replace it"):
         export_tiny(samples.tiny_dummy(), tmp_path / "home", force=True)
     assert tree(tmp_path / "home") == {"thesis.tex": b"years of work"}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name": "my app", "start_url": "/"}', '{"format": "webpack"}', "[]", "null", "not JSON", ""]
+)
+def test_force_never_replaces_a_folder_with_another_tools_manifest(
+    text: str, export_tiny: Export, tmp_path: Path
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "manifest.json").write_text(text)
+    (tmp_path / "site" / "index.html").write_text("<p>mine</p>")
+    with pytest.raises(OutputError, match="is not an artifact of gpt-export, so --force will not replace it"):
+        export_tiny(samples.tiny_dummy(), tmp_path / "site", force=True)
+    assert tree(tmp_path) == {"site/manifest.json": text.encode(), "site/index.html": b"<p>mine</p>"}
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -128,6 +157,20 @@ def test_something_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> 
     assert tree(tmp_path) == {"x/thesis.tex": b"years of work"}
 
 
+@pytest.mark.parametrize("files", [("thesis.tex",), ("thesis.tex", "manifest.json")])
+def test_a_replacement_never_deletes_somebodys_folder_that_appears_meanwhile(
+    files: tuple[str, ...], tmp_path: Path
+) -> None:
+    with stage(tmp_path / "x", replace=True) as staged:
+        (staged.folder / "manifest.json").write_text(manifest_of("new"))
+        (tmp_path / "x").mkdir()
+        for name in files:
+            (tmp_path / "x" / name).write_text("years of work")
+        with pytest.raises(OutputError, match="is not an artifact of gpt-export, so --force will not replace it"):
+            staged.publish()
+    assert tree(tmp_path) == {f"x/{name}": b"years of work" for name in files}
+
+
 def test_a_published_folder_has_the_usual_permissions(tmp_path: Path) -> None:
     publish(tmp_path / "x", "1")
     (tmp_path / "plain").mkdir()
@@ -151,12 +194,12 @@ def test_names_with_wildcards_recover_only_themselves(tmp_path: Path) -> None:
 def test_the_staging_folder_of_a_live_run_is_left_alone(tmp_path: Path) -> None:
     output = tmp_path / "x"
     with stage(output, replace=True) as first:
-        (first.folder / "manifest.json").write_text("first")
+        (first.folder / "manifest.json").write_text(manifest_of("first"))
         publish(output, "second")
         assert first.folder.is_dir()
-        assert (output / "manifest.json").read_text() == "second"
+        assert held(output) == {"manifest.json": b"second"}
         first.publish()
-    assert (output / "manifest.json").read_text() == "first"
+    assert held(output) == {"manifest.json": b"first"}
     assert names(tmp_path) == {"x"}
 
 
@@ -170,7 +213,7 @@ def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_replacing_works_where_folders_cannot_be_exchanged(tmp_path: Path) -> None:
     publish(tmp_path / "x", "old")
     publish(tmp_path / "x", "new", replace=True)
-    assert tree(tmp_path) == {"x/manifest.json": b"new"}
+    assert held(tmp_path) == {"x/manifest.json": b"new"}
     with pytest.raises(OutputError, match="exists"):
         publish(tmp_path / "x", "third")
 
@@ -181,7 +224,7 @@ def test_an_artifact_renamed_aside_by_a_dead_run_is_put_back(tmp_path: Path) -> 
     (tmp_path / "x").rename(tmp_path / ".x.replaced")
     with pytest.raises(RuntimeError, match="half way"), stage(tmp_path / "x", replace=True):
         raise RuntimeError("half way")
-    assert tree(tmp_path) == {"x/manifest.json": b"old"}
+    assert held(tmp_path) == {"x/manifest.json": b"old"}
 
 
 @pytest.mark.usefixtures("without_exchange")
@@ -197,7 +240,7 @@ def test_a_failed_second_rename_puts_the_old_artifact_back(tmp_path: Path, monke
     monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(OutputError, match="cannot be published: Input/output error"):
         publish(tmp_path / "x", "new", replace=True)
-    assert tree(tmp_path) == {"x/manifest.json": b"old"}
+    assert held(tmp_path) == {"x/manifest.json": b"old"}
 
 
 def test_the_command_line_tells_an_existing_output_and_exits_1(cli: Callable[..., Run], tiny: Path) -> None:
@@ -210,5 +253,5 @@ def test_the_old_artifact_is_gone_after_a_replacement_even_if_large(tmp_path: Pa
         (tmp_path / "x" / f"{n}").mkdir()
         (tmp_path / "x" / f"{n}" / "file").write_bytes(b"x")
     publish(tmp_path / "x", "new", replace=True)
-    assert tree(tmp_path) == {"x/manifest.json": b"new"}
+    assert held(tmp_path) == {"x/manifest.json": b"new"}
     shutil.rmtree(tmp_path / "x")
