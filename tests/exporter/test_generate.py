@@ -129,6 +129,7 @@ def test_top_k_1_and_a_tiny_top_p_are_greedy(session: Session) -> None:
     ("settings", "words"),
     [
         ({"max_new_tokens": -1}, "max_new_tokens -1 is out of range"),
+        ({"max_new_tokens": 2.0}, "max_new_tokens 2.0 is out of range; pass a whole number"),
         ({"temperature": -1.0}, "temperature -1.0 is out of range"),
         ({"top_k": 0}, "top_k 0 is out of range"),
         ({"top_p": 2.0}, "top_p 2.0 is out of range"),
