@@ -59,10 +59,9 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
     report = ParityReport(
         targets=compared.results,
         weights=None,
-        faults=altered_weights(path, source.weights, sources),
         noise=compared.noise,
         limits=config.allowed,
-        faults=random_nodes(path),
+        faults=(*altered_weights(path, source.weights, sources), *random_nodes(path)),
         notes=(*source.notes, *notes, *found, *compared.notes),
         opened=compared.opened,
     )
