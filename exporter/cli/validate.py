@@ -38,10 +38,11 @@ def validate(artifact: Path, against: str | None, config_file: Path | None, html
     if html:
         refuse_inside(html, artifact)
     with progress() as on_stage:
-        compare = revalidate_file if artifact.is_file() else revalidate
+        is_file = artifact.is_file() or (artifact.suffix == ".onnx" and not artifact.is_dir())
+        compare = revalidate_file if is_file else revalidate
         report = compare(artifact, against=against, config_file=config_file, on_stage=on_stage, **comparison(**options))
     if html:
-        manifest = None if artifact.is_file() else read_manifest(artifact)
+        manifest = None if is_file else read_manifest(artifact)
         write_page(html, report_html(report, manifest, name=artifact.name))
     if not as_json():
         print_report(report, str(artifact))

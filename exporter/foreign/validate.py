@@ -9,7 +9,7 @@ from typing import Any
 import onnxruntime as ort
 
 from exporter.config import ExportConfig
-from exporter.errors import ArtifactError
+from exporter.errors import ArtifactError, ConfigError
 from exporter.foreign.signature import feed_of, match_roles, run_of_roles, takes
 from exporter.foreign.weights import altered_weights, match_weights
 from exporter.gate.cases import choose_cases, grid_case
@@ -36,6 +36,9 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
     roles = match_roles(session, source.vocab_size)
     cases = choose_cases(source, config)
     taken = tuple(case for case in cases if takes(roles, case))
+    if not taken and roles.batch is None and roles.sequence is None:
+        names = ", ".join(case.name for case in cases)
+        raise ConfigError(f"none of the cases {names} can be run on {path}: {'; '.join(roles.notes)}; choose others")
     if not taken:
         taken = (grid_case(source.vocab_size, roles.batch or 1, roles.sequence or source.context_length, config.seed),)
     notes = list(roles.notes)

@@ -52,16 +52,13 @@ def select(cases: tuple[Case, ...], names: tuple[str, ...]) -> tuple[Case, ...]:
     Raises:
         ConfigError: a name is not among the cases; the message has those that are.
     """
-    if not {"default", "full"}.isdisjoint(names):
-        return cases
     known = [case.name for case in cases]
-    chosen = {
-        known_name for name in names for known_name in known if known_name == name or known_name.startswith(f"{name}-")
-    }
-    missing = [name for name in names if not any(k == name or k.startswith(f"{name}-") for k in known)]
-    if missing:
+    wanted = {name: {case for case in known if case == name or case.startswith(f"{name}-")} for name in names}
+    sets = {"default", "full"} & wanted.keys()
+    if missing := [name for name, found in wanted.items() if not found and name not in sets]:
         raise ConfigError(f"there is no case {', '.join(missing)}; choose default, full, or of {', '.join(known)}")
-    return tuple(case for case in cases if case.name in chosen)
+    chosen = set().union(*wanted.values())
+    return cases if sets else tuple(case for case in cases if case.name in chosen)
 
 
 def id_cases(context_length: int, vocab_size: int) -> tuple[Case, ...]:
