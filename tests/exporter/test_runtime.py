@@ -141,7 +141,12 @@ def test_an_unknown_variant_names_the_known_ones(tiny: Path) -> None:
 def test_a_torchscript_artifact_has_no_variant(tiny: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
     run = cli("torchscript", "tests.samples:tiny_dummy", "--output", tmp_path / "ts")
     assert run.code == 0, run.err
-    assert sorted(p.name for p in (tmp_path / "ts").iterdir()) == ["manifest.json", "parity.json", "report.html", "torchscript"]
+    assert sorted(p.name for p in (tmp_path / "ts").iterdir()) == [
+        "manifest.json",
+        "parity.json",
+        "report.html",
+        "torchscript",
+    ]
     Artifact.open(tmp_path / "ts").verify()
     with pytest.raises(ArtifactError, match="only TorchScript"):
         Session.open(tmp_path / "ts")
