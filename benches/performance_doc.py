@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benches.page import keep_current
 from benches.record import RESULTS, read_record
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -154,14 +153,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is not up to date")
-    options = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    rendered = render(page)
-    if options.check:
-        sys.exit(0 if rendered == page else f"{PAGE.name} is not up to date; run python -m benches.performance_doc")
-    PAGE.write_text(rendered, encoding="utf-8")
+    keep_current(PAGE, render, "python -m benches.performance_doc", __doc__)
 
 
 if __name__ == "__main__":
