@@ -70,7 +70,7 @@ def to_onnx(
     model = ir.from_proto(onnx.load_from_string(buffer.getvalue()))
     _apply_signature(model.graph, signature)
     for value in model.graph.inputs[len(signature.inputs) :]:
-        set_layout(value, Layout(str(value.name)))
+        set_layout(value, Layout.of(str(value.name)))
     logger.info("exported %d nodes at opset %d", len(model.graph), opset)
     return model
 

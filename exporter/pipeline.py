@@ -124,7 +124,7 @@ def validate_artifact(
             )
     layouts = {}
     if variant := artifact.manifest.variants.get(VARIANT):
-        layouts = {name: Layout(**layout) for name, layout in variant["weights"].items()}
+        layouts = {name: Layout.from_dict(layout) for name, layout in variant["weights"].items()}
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
         return _compare(artifact, source, config, layouts, Path(scratch), on_stage)
 
@@ -264,7 +264,7 @@ def _compare(
 
 def _unlisted(source: Source, layouts: Mapping[str, Layout]) -> tuple[str, ...]:
     """A note on source tensors that are no weights of the graph, if it has weights."""
-    listed = {layout.source for layout in layouts.values()}
+    listed = {name for layout in layouts.values() for name in layout.sources}
     names = sorted(name for name, first in source.first_names().items() if not {name, first} & listed)
     if not layouts or not names:
         return ()

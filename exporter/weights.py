@@ -109,7 +109,7 @@ def write_external(planned: list[PlannedWeight], weights: Mapping[str, Tensor], 
                 out.pad_to(weight.offset)
                 for chunk in chunks(weight, weights):
                     out.write(chunk)
-                read.append(weights[weight.layout.source])
+                read += [weights[source] for source in weight.layout.inputs]
                 if sum(tensor.nbytes for tensor in read) > LET_GO_BYTES:
                     let_go(read)
                     read.clear()
@@ -124,21 +124,26 @@ def chunks(weight: PlannedWeight, weights: Mapping[str, Tensor]) -> Iterator[NDA
     Raises:
         GraphError: it holds NaN or Inf.
     """
-    tensor = stored_view(weight, weights)
-    rows = tensor if tensor.ndim else tensor.reshape(1)
-    row_bytes = max(1, weight.size_bytes // max(1, rows.shape[0]))
-    step = max(1, CHUNK_BYTES // row_bytes)
-    for start in range(0, rows.shape[0], step):
-        part = rows[start : start + step].to(weight.dtype).contiguous().reshape(-1)
-        if part.is_floating_point() and not _all_finite(part):
-            raise GraphError(f"the weight {weight.layout.source} holds NaN or Inf; export a checkpoint without them")
-        yield part.numpy()
+    for part in _row_ranges(weight, [weights[source].detach() for source in weight.layout.inputs]):
+        flat = part.to(weight.dtype).contiguous().reshape(-1)
+        if flat.is_floating_point() and not _all_finite(flat):
+            raise GraphError(f"the weight {weight.layout.label} holds NaN or Inf; export a checkpoint without them")
+        yield flat.numpy()
 
 
-def stored_view(weight: PlannedWeight, weights: Mapping[str, Tensor]) -> Tensor:
-    """The source tensor with its axes as they are stored: a view, no copy."""
-    tensor = weights[weight.layout.source].detach()
-    return tensor.T if weight.layout.transposed else tensor
+def _row_ranges(weight: PlannedWeight, tensors: list[Tensor]) -> Iterator[Tensor]:
+    """Consecutive rows of the stored weight, a few at a time: views of the sources where there is only one."""
+    stored_rows = weight.shape[0] if weight.shape else 1
+    step = max(1, CHUNK_BYTES // max(1, weight.size_bytes // max(1, stored_rows)))
+    if weight.layout.transposed:  # a stored row runs through a column of every source
+        for start in range(0, stored_rows, step):
+            columns = [tensor[:, start : start + step].T for tensor in tensors]
+            yield columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+    else:
+        for tensor in tensors:
+            rows = tensor if tensor.ndim else tensor.reshape(1)
+            for start in range(0, rows.shape[0], step):
+                yield rows[start : start + step]
 
 
 def _all_finite(flat: Tensor) -> bool:
@@ -149,15 +154,16 @@ def _all_finite(flat: Tensor) -> bool:
 def _place(value: ir.Value, layout: Layout, weights: Mapping[str, Tensor], offset: int | None) -> PlannedWeight:
     assert value.shape is not None
     shape = value.shape.numpy()
-    if layout.source not in weights:
-        raise GraphError(f"the graph needs the weight {layout.source}, which the source does not have")
-    found = tuple(weights[layout.source].shape)
-    if (found[::-1] if layout.transposed else found) != shape:
-        raise GraphError(f"the weight {layout.source} is {list(found)}, the graph needs {list(shape)} (stored layout)")
+    if missing := [source for source in layout.inputs if source not in weights]:
+        raise GraphError(f"the graph needs the weight {missing[0]}, which the source does not have")
+    shapes = [tuple(weights[source].shape) for source in layout.inputs]
+    joined = shapes[0] if len(shapes) == 1 else (sum(each[0] for each in shapes), *shapes[0][1:])
+    if (joined[::-1] if layout.transposed else joined) != shape:
+        raise GraphError(f"the weight {layout.label} is {list(joined)}, the graph needs {list(shape)} (stored layout)")
     assert value.dtype is not None
     if value.dtype == ir.DataType.BFLOAT16:
         raise GraphError(
-            f"the weight {layout.source} is bfloat16, which onnxruntime does not compute with on a CPU; "
+            f"the weight {layout.label} is bfloat16, which onnxruntime does not compute with on a CPU; "
             "convert the module with .float()"
         )
     dtype = torch.from_numpy(np.empty(0, value.dtype.numpy())).dtype

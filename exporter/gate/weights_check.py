@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +31,12 @@ def check_weights(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[st
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     mismatches, size_bytes = [], 0
     for name, layout in layouts.items():
-        source = weights[layout.source].detach()
         if name not in initializers:
-            mismatches.append(f"weight {layout.source}: {path.name} has no initializer {name}")
+            mismatches.append(f"weight {layout.label}: {path.name} has no initializer {name}")
             continue
         stored = stored_array(initializers[name], path.parent)
         size_bytes += stored.nbytes
-        fault = _difference(stored.T if layout.transposed else stored, source)
-        if fault:
-            mismatches.append(f"weight {layout.source}: {fault}")
+        mismatches += _differences(stored.T if layout.transposed else stored, layout.sources, weights)
     return WeightsResult(checked=len(layouts), size_bytes=size_bytes, mismatches=tuple(mismatches))
 
 
@@ -70,6 +67,23 @@ def stored_array(tensor: TensorProto, folder: Path) -> NDArray[np.generic]:
         offset=int(where.get("offset", 0)),
         shape=tuple(tensor.dims),
     )
+
+
+def _differences(
+    stored: NDArray[np.generic], sources: tuple[str, ...], weights: Mapping[str, Tensor]
+) -> Iterator[str]:
+    """What is wrong with each of the sources that lie behind one another in `stored`, in words."""
+    if len(sources) == 1:
+        parts = [stored]
+    else:
+        lengths = [weights[source].shape[0] for source in sources]
+        if stored.shape[:1] != (sum(lengths),):
+            yield f"weight {' + '.join(sources)}: has shape {list(stored.shape)}, not {sum(lengths)} rows"
+            return
+        parts = np.split(stored, np.cumsum(lengths)[:-1])
+    for source, part in zip(sources, parts, strict=True):
+        if fault := _difference(part, weights[source].detach()):
+            yield f"weight {source}: {fault}"
 
 
 def _difference(stored: NDArray[np.generic], source: Tensor) -> str | None:

@@ -18,10 +18,19 @@ from onnx_ir.passes.common import (
 
 from exporter.errors import GraphError
 from exporter.passes.drop_unused_weights import DropUnusedWeights
+from exporter.passes.flat_tokens import FlattenTokens
+from exporter.passes.fused_gelu import fuse_gelus
 from exporter.passes.gemm_for_tied_head import GemmForTiedHead
+from exporter.passes.grouped_attention import FuseGroupedAttention
+from exporter.passes.half_precision import HalvePrecision
+from exporter.passes.last_logits import KeepLastLogits
 from exporter.passes.merge_tied_weights import MergeTiedWeights
+from exporter.passes.pack_projections import PackProjections
+from exporter.passes.quantized_products import QuantizeProducts
+from exporter.passes.skip_norm import fuse_skip_norms
 from exporter.passes.static_reshapes import StaticReshapes
 from exporter.passes.transpose_weights import TransposeWeights
+from exporter.quantize.schemes import PrecisionPlan
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +52,34 @@ def portable_passes(first_name: Mapping[str, str]) -> list[PassBase]:
         RemoveUnusedNodesPass(),
         DropUnusedWeights(),
     ]
+
+
+def fused_passes(n_heads: int) -> list[PassBase]:
+    """The passes behind the portable ones that use onnxruntime's own operators, in the order in which they run.
+
+    Args:
+        n_heads: heads of every layer.
+    """
+    return [
+        PackProjections(),
+        FuseGroupedAttention(n_heads),
+        fuse_gelus(),
+        fuse_skip_norms(),
+        KeepLastLogits(),
+        RemoveUnusedNodesPass(),
+        DropUnusedWeights(),
+    ]
+
+
+def quantizing_passes(plan: PrecisionPlan) -> list[PassBase]:
+    """The passes behind the fused ones that quantise, in the order in which they run."""
+    flat: list[PassBase] = [] if plan.body_blocks else [FlattenTokens()]
+    return [*flat, QuantizeProducts(plan), RemoveUnusedNodesPass(), DropUnusedWeights()]
+
+
+def half_passes() -> list[PassBase]:
+    """The passes behind the fused ones that take a graph to float16."""
+    return [HalvePrecision(), RemoveUnusedNodesPass()]
 
 
 def run_passes(model: ir.Model, passes: list[PassBase]) -> ir.Model:

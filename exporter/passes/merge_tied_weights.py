@@ -23,7 +23,7 @@ class MergeTiedWeights(InPlacePass):
 
     def call(self, model: ir.Model) -> PassResult:
         modified = False
-        by_source = {layout.source: value for value in model.graph.inputs if (layout := layout_of(value))}
+        by_source = {layout.sources[0]: value for value in model.graph.inputs if (layout := layout_of(value))}
         for source, value in by_source.items():
             first = by_source.get(self._first_name.get(source, source), value)
             if first is not value and value.uses():

@@ -70,7 +70,9 @@ def initializer_sources(source: Source, layouts: Mapping[str, Layout]) -> dict[s
     """By initializer, the names of the source tensor that it holds: several where weights are tied."""
     first = source.first_names()
     return {
-        name: tuple(other for other, kept in first.items() if kept == first.get(layout.source, layout.source))
+        name: layout.sources
+        if len(layout.sources) > 1
+        else tuple(other for other, kept in first.items() if kept == first.get(layout.sources[0], layout.sources[0]))
         for name, layout in layouts.items()
     }
 

@@ -184,7 +184,7 @@ def test_one_flipped_bit_of_the_124m_file_is_found_in_a_row_that_no_case_reads(
     from exporter.layout import Layout
 
     manifest = json.loads((artifact_124m / "manifest.json").read_text())
-    layouts = {name: Layout(**layout) for name, layout in manifest["variants"]["fp32"]["weights"].items()}
+    layouts = {name: Layout.from_dict(layout) for name, layout in manifest["variants"]["fp32"]["weights"].items()}
     weights = dict(dummy_124m.named_parameters())
     for name in ("model.onnx", "model.onnx_data"):
         (tmp_path / name).write_bytes((artifact_124m / "onnx" / name).read_bytes())

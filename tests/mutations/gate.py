@@ -61,4 +61,4 @@ def judge_bits(artifact: Artifact, source: Source) -> WeightsResult:
     """What the comparison of the weights alone says."""
     layouts = artifact.manifest.variants[pipeline.VARIANT]["weights"]
     path = artifact.variant_path(pipeline.VARIANT)
-    return check_weights(path, source.weights, {name: Layout(**layout) for name, layout in layouts.items()})
+    return check_weights(path, source.weights, {name: Layout.from_dict(layout) for name, layout in layouts.items()})

@@ -44,7 +44,7 @@ def model(*, head_perm: tuple[int, ...] = (1, 0), head_read_twice: bool = False,
     made = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
     if weights:
         for value in made.graph.inputs[1:]:
-            set_layout(value, Layout(str(value.name)))
+            set_layout(value, Layout.of(str(value.name)))
     return made
 
 
@@ -54,7 +54,7 @@ def run(graph: ir.Model) -> np.ndarray:
     for value in graph.graph.inputs[1:]:
         layout = layout_of(value)
         assert layout is not None
-        array = WEIGHTS[layout.source]
+        array = WEIGHTS[layout.sources[0]]
         feed[str(value.name)] = array.T if layout.transposed else array
         assert value.shape is not None
         assert value.shape.numpy() == feed[str(value.name)].shape
@@ -79,7 +79,7 @@ def test_the_graph_of_these_tests_is_the_formula() -> None:
 def test_the_oracle_tells_an_undeclared_transposition() -> None:
     graph = model()
     head = next(value for value in graph.graph.inputs if value.name == "head")
-    set_layout(head, Layout("head").swapped())
+    set_layout(head, Layout.of("head").swapped())
     with pytest.raises(AssertionError):
         run(graph)
 
@@ -89,7 +89,7 @@ def test_a_transposed_weight_is_stored_transposed_and_says_so() -> None:
     assert result.modified
     assert operators(result.model)["Transpose"] == 0
     head = next(value for value in result.model.graph.inputs if value.name == "head")
-    assert layout_of(head) == Layout("head", transposed=True)
+    assert layout_of(head) == Layout(("head",), transposed=True)
     assert head.shape is not None
     assert head.shape.numpy() == (WIDTH, VOCAB)
     assert np.allclose(run(result.model), EXPECTED, atol=1e-6)
@@ -137,7 +137,7 @@ def test_all_passes_together_keep_the_numbers_and_leave_their_input_alone() -> N
     first_names = {name: name for name in SHAPES}
     result = run_passes(given, portable_passes(first_names))
     assert ir.to_proto(given).SerializeToString() == before
-    assert layout_of(given.graph.inputs[2]) == Layout("head")
+    assert layout_of(given.graph.inputs[2]) == Layout.of("head")
     assert operators(result) == Counter(Gather=1, MatMul=1, Add=1)
     assert names(result) == ["input_ids", "emb", "head", "bias"]
     assert not any(node.doc_string for node in result.graph)
