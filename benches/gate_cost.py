@@ -87,7 +87,7 @@ def gate_once(artifact: Artifact, source: Source, config: ExportConfig, clock: C
         stack.enter_context(mock.patch.object(pipeline, "run_of_session", timed_run))
         stack.enter_context(mock.patch.object(Artifact, "verify"))  # an export does not hash what it has just written
         with clock.part("rest"):
-            report = pipeline.validate_artifact(artifact, source, config)
+            report = comparison.validate_artifact(artifact, source, config)
     assert report.passed, report.failures
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from exporter.errors import ConfigError
 from exporter.gate.limits import LIMITS, Limits
 from exporter.opsets import DEFAULT_OPSET, check_opset
+from exporter.quantize.schemes import PRECISIONS, Precision
 
 Gate = Literal["enforce", "report", "off"]
 GATES: tuple[Gate, ...] = get_args(Gate)
-Profile = Literal["portable"]
+Profile = Literal["portable", "ort"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 
@@ -40,18 +41,35 @@ class ExportConfig:
     onnx: bool = True
     torchscript: bool | None = None
     """Whether `model.pt` is written; None is the source's choice (a second copy of a checkpoint is not)."""
-    profile: Profile = "portable"
-    """The operators that may be used: `portable` is the standard ones alone."""
+    profile: Profile | None = None
+    """The operators that may be used: `portable` is the standard ones alone, `ort` onnxruntime's fused ones as well;
+    None is `ort` where the graph has a cache."""
+    precisions: tuple[Precision, ...] = ("fp32",)
+    """The variants that are written, side by side; a single one may be a string."""
+    calibration: str | None = None
+    """A text in the model's own domain, for rounding at 4 bits that knows what the layers read; None rounds to
+    nearest."""
     single_file: bool = False
     """Whether the weights stay in the `.onnx` file whatever their size; below 2 GB only."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.cases, str):
-            object.__setattr__(self, "cases", (self.cases,))
+        for name in ("cases", "precisions"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
         check_opset(self.opset)
-        for name, value, allowed in (("gate", self.gate, GATES), ("profile", self.profile, PROFILES)):
+        named = [("gate", self.gate, GATES), ("profile", self.profile or "ort", PROFILES)]
+        for name, value, allowed in (*named, *(("precision", value, PRECISIONS) for value in self.precisions)):
             if value not in allowed:
                 raise ConfigError(f"{name} {value!r} is not known; choose one of {', '.join(allowed)}")
+        if len(set(self.precisions)) != len(self.precisions) or not self.precisions:
+            raise ConfigError(f"precisions {', '.join(self.precisions) or 'are none'}: name each one once")
+        if self.profile == "portable" and self.precisions != ("fp32",):
+            raise ConfigError(
+                f"precision {', '.join(self.precisions)} needs onnxruntime's own operators, and --profile portable "
+                "has none; leave one of the two out"
+            )
+        if self.calibration is not None and "int4" not in self.precisions:
+            raise ConfigError("a calibration text is for int4, which is not asked for; add --precision int4")
         if not self.cases:
             raise ConfigError("no case was chosen; choose default, full, or names of cases")
         if not 0 <= self.seed < 2**63:
@@ -63,8 +81,17 @@ class ExportConfig:
 
     @property
     def allowed(self) -> Limits:
-        """The limits that hold."""
+        """The limits that hold for float32."""
         return self.limits or LIMITS["fp32"]
+
+    def allowed_for(self, precision: Precision) -> Limits:
+        """The limits that hold for a variant: its row of `LIMITS`, with the KL and top-1 that were given."""
+        if precision == "fp32" or self.limits is None:
+            return self.allowed if precision == "fp32" else LIMITS[precision]
+        given = {} if self.limits.kl_mean is None else {"kl_mean": self.limits.kl_mean}
+        if self.limits.top1 != LIMITS["fp32"].top1:
+            given["top1"] = self.limits.top1
+        return replace(LIMITS[precision], **given)
 
     @property
     def full(self) -> bool:
@@ -72,11 +99,17 @@ class ExportConfig:
         return "full" in self.cases
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values of every field; of the corpus its SHA-256."""
+        """JSON values of every field; of long texts their SHA-256."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return values | {
             "texts": None if self.texts is None else list(self.texts),
-            "corpus": None if self.corpus is None else hashlib.sha256(self.corpus.encode()).hexdigest(),
+            "corpus": _sha256(self.corpus),
+            "calibration": _sha256(self.calibration),
+            "precisions": list(self.precisions),
             "cases": list(self.cases),
             "limits": self.allowed.to_dict(),
         }
+
+
+def _sha256(text: str | None) -> str | None:
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()

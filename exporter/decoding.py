@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+import itertools
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from exporter.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, POSITION_IDS, CacheShape
+from exporter.signature import INPUT_IDS, LOGITS, CacheShape
 
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
 
 PREFILL_TOKENS = 256
-"""At most so many tokens of a long prompt are fed at once, which bounds the logits of positions nobody asks for."""
+"""At most so many tokens of a long prompt are fed at once: their activations stay in cache, attention computes less of
+what it then hides, and where a graph gives the logits of every position that bounds them."""
 
 
 class Decoding(Protocol):
@@ -29,42 +32,26 @@ class Decoding(Protocol):
         ...
 
 
-class CachedDecoding:
-    """Decoding with a key-value cache. Past and present stay onnxruntime's own values and are bound, never copied."""
+def open_decoding(
+    session: ort.InferenceSession, variant: Mapping[str, Any], batch: int, context_length: int
+) -> Decoding:
+    """The decoding of a new batch that fits the graph of `variant`, an entry of a manifest's variants."""
+    from exporter.grown_cache import GrownDecoding
+    from exporter.shared_cache import SharedDecoding
 
-    def __init__(self, session: ort.InferenceSession, cache: CacheShape, batch: int) -> None:
-        self._session = session
-        self._past_names, self._present_names = cache.past_names(), cache.present_names()
-        empty = np.zeros((batch, cache.n_heads, 0, cache.head_dim), dtype=np.float32)
-        self._past = [ort.OrtValue.ortvalue_from_numpy(empty) for _ in self._past_names]
-        self._mask: Ids = np.zeros((batch, 0), dtype=np.int64)
+    if not variant["cache"]:
+        return RecomputedDecoding(session, batch)
+    cache = CacheShape(**variant["cache"])
+    if variant["shared_cache"]:
+        return SharedDecoding(session, cache, batch, context_length, np.dtype(str(variant["cache_dtype"])))
+    return GrownDecoding(session, cache, batch)
 
-    def feed(self, ids: Ids, mask: Ids) -> Logits:
-        """See `Decoding.feed`. A row's positions count its tokens, not its padding."""
-        before = self._mask.sum(axis=1, keepdims=True)
-        self._mask = np.concatenate([self._mask, mask], axis=1)
-        positions = np.maximum(before + np.cumsum(mask, axis=1) - 1, 0)
-        return self.run(ids, self._mask, positions)
 
-    def feed_for_last(self, ids: Ids, mask: Ids) -> Logits:
-        """See `Decoding.feed_for_last`."""
-        for start in range(0, ids.shape[1], PREFILL_TOKENS):
-            stop = start + PREFILL_TOKENS
-            logits = self.feed(ids[:, start:stop], mask[:, start:stop])
-        return logits[:, -1]
-
-    def run(self, ids: Ids, mask: Ids, positions: Ids) -> Logits:
-        """Logits of new ids, given the mask of past and new ids and the positions of the new ones."""
-        binding = self._session.io_binding()
-        for name, array in ((INPUT_IDS, ids), (ATTENTION_MASK, mask), (POSITION_IDS, positions)):
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        for name, value in zip(self._past_names, self._past, strict=True):
-            binding.bind_ortvalue_input(name, value)
-        for name in (LOGITS, *self._present_names):
-            binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding)
-        logits, *self._past = binding.get_outputs()
-        return cast(Logits, logits.numpy())
+def even_chunks(length: int) -> list[tuple[int, int]]:
+    """Start and stop of pieces of about equal length, none above `PREFILL_TOKENS`."""
+    count = -(-length // PREFILL_TOKENS)
+    cuts = [length * i // count for i in range(count + 1)]
+    return list(itertools.pairwise(cuts))
 
 
 class RecomputedDecoding:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from exporter.errors import ConfigError, GraphError
 from exporter.layout import Layout
+from exporter.lint.model import LintModel
+from exporter.lint.rules.versions import minimum_release
 from exporter.opsets import MINIMUM_ONNXRUNTIME
 from exporter.signature import CacheShape, Signature
 from exporter.weights import plan, to_initializers, write_external
@@ -42,11 +44,13 @@ def write_onnx(
     *,
     cache: CacheShape | None = None,
     single_file: bool = False,
+    facts: Mapping[str, Any] | None = None,
 ) -> OnnxFile:
     """Writes `model` with its weights to `path`, and to `<path>_data` when they are large.
 
     Args:
         cache: the shape of the graph's key-value cache, for the description.
+        facts: more for the description.
         single_file: keep the weights in `path` whatever their size.
 
     Raises:
@@ -73,10 +77,18 @@ def write_onnx(
     description = {
         "opset": model.opset_imports[""],
         "ir_version": model.ir_version,
-        "minimum_onnxruntime": MINIMUM_ONNXRUNTIME,
+        "minimum_onnxruntime": _minimum_onnxruntime(path, proto),
         "inputs": [spec.to_dict() for spec in signature.inputs],
         "outputs": [spec.to_dict() for spec in signature.outputs],
         "cache": asdict(cache) if cache else None,
         "weights": {name: layout.to_dict() for name, layout in layouts.items()},
+        **(facts or {}),
     }
     return OnnxFile(path, layouts, description, hashes)
+
+
+def _minimum_onnxruntime(path: Path, proto: onnx.ModelProto) -> str:
+    """The oldest onnxruntime that has the operators of `proto`, and at least the oldest that is tested."""
+    needed = minimum_release(LintModel(path, proto))
+    tested = tuple(int(part) for part in MINIMUM_ONNXRUNTIME.split("."))
+    return needed.version if needed is not None and needed.number > tested else MINIMUM_ONNXRUNTIME

@@ -42,6 +42,8 @@ class Tolerance:
 
     def at(self, scale: float) -> tuple[float, float]:
         """`(atol, rtol)` of a single logit where the logits have the root mean square `scale`."""
+        if not self.limits.bounds_logits:
+            return math.inf, 0.0
         if self.limits.noise_factor is None:
             return self.limits.atol or 0.0, self.limits.rtol or 0.0
         return self.limits.noise_factor * max(self.noise, NOISE_FLOOR) * scale, 0.0
@@ -96,12 +98,13 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
         fault = "the original's own logits hold NaN or Inf, so nothing can be said; look for it in the model"
         return CaseResult.faulty(case.name, case.mask.shape, case.note, fault)
     atol, rtol = tolerance.at(scale)
+    tie = None if tolerance.limits.bounds_logits else (tolerance.limits.tie_nats or 0.0)
     by_position = np.zeros(case.mask.shape[1], np.float32)
 
     def measure(part: tuple[int, NDArray[np.intp]]) -> _Sums:
         row, positions = part
         targets = None if case.targets is None else case.targets[row, positions]
-        sums, errors = _measure(reference[row, positions], candidate[row, positions], targets, atol, rtol)
+        sums, errors = _measure(reference[row, positions], candidate[row, positions], targets, atol, rtol, tie)
         at, token = sums.worst_index[1:]
         sums.worst_index = (row, int(positions[at]), token)
         np.maximum.at(by_position, positions, errors)
@@ -109,7 +112,7 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
 
     with ThreadPoolExecutor(_WORKERS) as pool:
         parts = list(pool.map(measure, slices(case.mask, reference.shape[2])))
-    worst = max(parts, key=lambda sums: sums.worst_ratio)
+    worst = max(parts, key=lambda sums: (sums.worst_ratio, sums.max_abs))
     count = int(case.mask.sum())
     signal, noise = sum(sums.signal for sums in parts), sum(sums.noise for sums in parts)
     n_targets = sum(sums.n_targets for sums in parts)
@@ -120,7 +123,7 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
         positions=count,
         note=case.note,
         scale=rounded(scale),
-        limit=rounded(atol + rtol * scale),
+        limit=rounded(atol + rtol * scale) if tolerance.limits.bounds_logits else None,
         limit_source=tolerance.source if tolerance.limits.noise_factor is not None else "given",
         max_abs=rounded(max(sums.max_abs for sums in parts)),
         worst_ratio=rounded(worst.worst_ratio),
@@ -135,6 +138,8 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
         reference_perplexity=_perplexity(sum(sums.expected_nll for sums in parts), n_targets),
         candidate_perplexity=_perplexity(sum(sums.found_nll for sums in parts), n_targets),
         error_by_position=tuple(float(f"{error:.2g}") for error in by_position),
+        perplexity_tokens=n_targets,
+        perplexity_limit=tolerance.limits.perplexity_change,
         kl_limit=tolerance.limits.kl_mean,
         top1_limit=tolerance.limits.top1,
     )
@@ -169,7 +174,12 @@ def rounded(value: float) -> float:
 
 
 def _measure(
-    expected: Logits, found: Logits, targets: NDArray[np.int64] | None, atol: float, rtol: float
+    expected: Logits,
+    found: Logits,
+    targets: NDArray[np.int64] | None,
+    atol: float,
+    rtol: float,
+    tie: float | None = None,
 ) -> tuple[_Sums, Logits]:
     """What the positions of one slice add up to, and the largest error at each."""
     sums = _Sums()
@@ -189,7 +199,7 @@ def _measure(
     sums.max_abs = float(error.max())
     flat, difference = expected.reshape(-1), error.reshape(-1)
     sums.signal, sums.noise = _sum_of_squares(flat), _sum_of_squares(difference)
-    _add_choices(sums, expected, found, atol + rtol * float(np.abs(expected).max()))
+    _add_choices(sums, expected, found, (atol + rtol * float(np.abs(expected).max())) if tie is None else tie / 2)
     _add_divergence(sums, expected, found, targets)
     return sums, error.max(axis=1)
 

@@ -15,37 +15,29 @@ import onnx_ir as ir
 
 from exporter import torchscript
 from exporter.artifact import Artifact
+from exporter.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
 from exporter.config import ExportConfig
-from exporter.errors import ArtifactError, GraphError, ParityError
+from exporter.errors import ConfigError, GraphError
 from exporter.gate.case import Case
 from exporter.gate.cases import choose_cases
-from exporter.gate.determinism import random_nodes
-from exporter.gate.report import ParityReport
-from exporter.gate.runs import Run, feed_graph, run_of_module, run_of_session
-from exporter.gate.validate import Candidate, validate
-from exporter.gate.weights_check import check_torchscript, check_weights
 from exporter.graph import to_onnx
 from exporter.hashing import sha256_of
 from exporter.html.page import REPORT_NAME, report_html
-from exporter.layout import Layout
 from exporter.libraries import library_versions
 from exporter.manifest import MANIFEST_NAME, Manifest, dump
-from exporter.onnx_file import write_onnx
 from exporter.passes import portable_passes, run_passes
 from exporter.progress import OnStage, ignore
-from exporter.runtime import Session
+from exporter.quantize.calibration import calibrate
+from exporter.quantize.schemes import PLANS
 from exporter.script import script, script_cached
 from exporter.signature import example_sizes
 from exporter.source import Source
 from exporter.staging import check_output, stage
-from exporter.tracing.select import initializer_sources, with_layers
+from exporter.variants import VARIANT_PATHS, in_profile, write_variant
 
 logger = logging.getLogger(__name__)
 
-ONNX_PATH = "onnx/model.onnx"
-TORCHSCRIPT_PATH = "torchscript/model.pt"
 PARITY_NAME = "parity.json"
-VARIANT = "fp32"
 
 
 def export(
@@ -58,8 +50,7 @@ def export(
             reference's and the gate is enforced.
     """
     check_output(output, replace=replace)
-    if config.torchscript is None:
-        config = dataclasses.replace(config, torchscript=source.torchscript or not config.onnx)
+    config = settled(config, source)
     cases = choose_cases(source, config)
     model = build_graph(source, config, on_stage) if config.onnx else None
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
@@ -68,7 +59,7 @@ def export(
         manifest = draft.manifest
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
-                report = _compare(draft, source, config, written.layouts, Path(scratch), on_stage)
+                report = compare_artifact(draft, source, config, Path(scratch), on_stage)
             if config.gate == "enforce":
                 raise_if_failed(report, "nothing was published", manifest)
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
@@ -79,8 +70,26 @@ def export(
         return Artifact(staged.publish(), manifest)
 
 
+def settled(config: ExportConfig, source: Source) -> ExportConfig:
+    """`config` with what it left to the source decided.
+
+    Raises:
+        ConfigError: the source has no cache, and what is asked for needs one.
+    """
+    torchscript = config.torchscript
+    if torchscript is None:
+        torchscript = source.torchscript or not config.onnx
+    profile = config.profile or ("ort" if source.cache else "portable")
+    if source.cache is None and (profile == "ort" or config.precisions != ("fp32",)):
+        raise ConfigError(
+            f"{source.name} is exported without a cache, and onnxruntime's fused operators (profile ort, and every "
+            "precision but fp32) are for graphs with one; export a GPT with its cache, or choose portable and fp32"
+        )
+    return dataclasses.replace(config, torchscript=torchscript, profile=profile)
+
+
 def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> ir.Model:
-    """The finished graph of `source`, its weights still inputs.
+    """The graph of `source` in standard operators, its weights still inputs.
 
     A module that does not run on the meta device (it holds loose tensors, or names a device) is exported with its
     weights in place; the graph is the same, the memory is not.
@@ -105,44 +114,11 @@ def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore
     return run_passes(model, portable_passes(source.first_names()))
 
 
-def validate_artifact(
-    artifact: Artifact, source: Source, config: ExportConfig, *, on_stage: OnStage = ignore
-) -> ParityReport:
-    """The published files of `artifact` against `source`, over the cases of `config`. Hashes are checked first.
-
-    Raises:
-        ArtifactError: the artifact is damaged, or its sizes are not the source's.
-    """
-    on_stage("verify hashes")
-    artifact.verify()
-    model = artifact.manifest.model
-    for name, found in (("vocab_size", source.vocab_size), ("context_length", source.context_length)):
-        if model[name] != found:
-            raise ArtifactError(
-                f"{artifact.folder} has {name} {model[name]}, {source.name} has {found}; "
-                "pass the source it was made from"
-            )
-    layouts = {}
-    if variant := artifact.manifest.variants.get(VARIANT):
-        layouts = {name: Layout.from_dict(layout) for name, layout in variant["weights"].items()}
-    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        return _compare(artifact, source, config, layouts, Path(scratch), on_stage)
-
-
-def raise_if_failed(report: ParityReport, consequence: str, manifest: Manifest | None = None) -> None:
-    """Raises a `ParityError` that names the first failure of what `manifest` describes, if there is one."""
-    if failures := report.failures:
-        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        where = f"; {report.first_fault.explain()}" if report.first_fault else ""
-        raise ParityError(f"the export is not the model: {failures[0]}{more}{where}; {consequence}", report, manifest)
-
-
 @dataclass(frozen=True, slots=True)
 class _Written:
     """What `_write_files` left in the staging folder."""
 
     variants: Mapping[str, Mapping[str, Any]]
-    layouts: Mapping[str, Layout]
     hashes: Mapping[Path, str]
 
 
@@ -150,29 +126,27 @@ def _write_files(
     folder: Path, source: Source, config: ExportConfig, model: ir.Model | None, on_stage: OnStage
 ) -> _Written:
     variants: dict[str, Mapping[str, Any]] = {}
-    layouts: Mapping[str, Layout] = {}
     hashes: dict[Path, str] = {}
     for path in source.carried:
         shutil.copyfile(path, folder / path.name)
     if model is not None:
-        on_stage("write weights")
-        (folder / ONNX_PATH).parent.mkdir()
-        file = write_onnx(
-            model,
-            source.weights,
-            source.signature(),
-            folder / ONNX_PATH,
-            cache=source.cache,
-            single_file=config.single_file,
-        )
-        variants[VARIANT] = {"path": ONNX_PATH, **file.description}
-        layouts = file.layouts
-        hashes.update(file.hashes)
+        (folder / "onnx").mkdir()
+        base = in_profile(model, source, config)
+        for precision in config.precisions:
+            calibrated = None
+            if precision == "int4" and config.calibration is not None:
+                on_stage("calibrate int4")
+                calibrated = calibrate(source, PLANS[precision], config.calibration)
+            on_stage(f"write {precision}")
+            path = folder / VARIANT_PATHS[precision]
+            file = write_variant(base, precision, source, config, path, calibrated)
+            variants[precision] = {"path": VARIANT_PATHS[precision], **file.description}
+            hashes.update(file.hashes)
     if config.torchscript:
         on_stage("write TorchScript")
         (folder / TORCHSCRIPT_PATH).parent.mkdir()
         hashes[folder / TORCHSCRIPT_PATH] = torchscript.save(script(source.reference()), folder / TORCHSCRIPT_PATH)
-    return _Written(variants, layouts, hashes)
+    return _Written(variants, hashes)
 
 
 def _write_manifest(
@@ -203,73 +177,6 @@ def _write_manifest(
     )
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
-
-
-def _compare(
-    artifact: Artifact,
-    source: Source,
-    config: ExportConfig,
-    layouts: Mapping[str, Layout],
-    scratch: Path,
-    on_stage: OnStage,
-) -> ParityReport:
-    weights = None
-    faults: tuple[str, ...] = ()
-    cases = choose_cases(source, config)
-    candidates: dict[str, Candidate] = {}
-    if VARIANT in artifact.manifest.variants:
-        on_stage("compare weights")
-        weights = check_weights(artifact.variant_path(VARIANT), source.weights, layouts)
-        source.let_go()
-        candidates["onnx"] = Candidate(
-            lambda: run_of_session(Session.open(artifact.folder, variant=VARIANT, verify=False, prepack=False)),
-            frozenset(("ids", "mask", "cache") if source.cache else ("ids",)),
-        )
-        faults += random_nodes(artifact.variant_path(VARIANT))
-    if TORCHSCRIPT_PATH in artifact.manifest.files:
-
-        def run_torchscript() -> Run:
-            nonlocal faults
-            module = torchscript.load(artifact.folder / TORCHSCRIPT_PATH)
-            faults += check_torchscript(module, source.weights)
-            source.let_go()
-            return run_of_module(module)
-
-        candidates["torchscript"] = Candidate(run_torchscript, frozenset(("ids",)))
-    found = validate(
-        source.reference,
-        candidates,
-        cases,
-        config.allowed,
-        scratch,
-        on_stage,
-        describe=source.describe_token,
-        let_go=source.let_go,
-    )
-    report = ParityReport(
-        targets=found.results,
-        weights=weights,
-        noise=found.noise,
-        limits=config.allowed,
-        faults=faults,
-        notes=(*source.notes, *_unlisted(source, layouts), *found.notes),
-        opened=found.opened,
-    )
-    if weights is None:
-        return report
-    on_stage("trace layers")
-    path = artifact.variant_path(VARIANT)
-    return with_layers(report, source, path, initializer_sources(source, layouts), cases, feed_graph(source.cache))
-
-
-def _unlisted(source: Source, layouts: Mapping[str, Layout]) -> tuple[str, ...]:
-    """A note on source tensors that are no weights of the graph, if it has weights."""
-    listed = {name for layout in layouts.values() for name in layout.sources}
-    names = sorted(name for name, first in source.first_names().items() if not {name, first} & listed)
-    if not layouts or not names:
-        return ()
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return (f"not among the graph's weights, because unused or folded into a constant by torch: {shown}",)
 
 
 def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from exporter.artifact import Artifact
+from exporter.comparison import validate_artifact
 from exporter.config import ExportConfig
 from exporter.errors import SourceError
 from exporter.foreign.validate import validate_file
 from exporter.gate.limits import Limits
 from exporter.gate.report import ParityReport
 from exporter.manifest import Manifest
-from exporter.pipeline import validate_artifact
 from exporter.progress import OnStage, ignore
 from exporter.source_names import known_names, read_source
 

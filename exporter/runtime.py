@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
 from exporter.artifact import Artifact
-from exporter.decoding import CachedDecoding, Decoding, RecomputedDecoding
+from exporter.decoding import Decoding, open_decoding
 from exporter.errors import ArtifactError, ContextError, InputError, RuntimeVersionError
 from exporter.manifest import Manifest
 from exporter.sampling import Sampling, generators
@@ -24,11 +24,13 @@ _OPEN_ATTEMPTS = 5
 class Session:
     """An exported GPT in onnxruntime, with the limits enforced that the graph itself cannot state."""
 
-    def __init__(self, manifest: Manifest, session: ort.InferenceSession, cache: CacheShape | None = None) -> None:
+    def __init__(self, manifest: Manifest, session: ort.InferenceSession, variant: str = "fp32") -> None:
         self.manifest = manifest
         self.vocab_size = int(manifest.model["vocab_size"])
         self.context_length = int(manifest.model["context_length"])
-        self.cache = cache
+        self._variant = manifest.variants[variant]
+        cache = self._variant["cache"]
+        self.cache = CacheShape(**cache) if cache else None
         """The shape of the key-value cache, None for a graph without one."""
         self._session = session
 
@@ -69,8 +71,7 @@ class Session:
                     raise
             else:
                 if _identity(folder) == before:
-                    cache = artifact.manifest.variants[variant]["cache"]
-                    return cls(artifact.manifest, opened, CacheShape(**cache) if cache else None)
+                    return cls(artifact.manifest, opened, variant)
         raise ArtifactError(f"{folder} was replaced {_OPEN_ATTEMPTS} times while it was opened; open it again")
 
     def logits(self, ids: ArrayLike, attention_mask: ArrayLike | None = None) -> NDArray[np.float32]:
@@ -89,9 +90,7 @@ class Session:
 
     def decoding(self, batch: int) -> Decoding:
         """A new batch of `batch` rows, to be fed a few tokens at a time. What is fed is not checked."""
-        if self.cache is None:
-            return RecomputedDecoding(self._session, batch)
-        return CachedDecoding(self._session, self.cache, batch)
+        return open_decoding(self._session, self._variant, batch, self.context_length)
 
     def generate(
         self,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-DType = Literal["int64", "float32"]
+DType = Literal["int64", "float32", "float16"]
+CacheDType = Literal["float32", "float16"]
 Dim = int | str
 
 INPUT_IDS = "input_ids"
@@ -68,7 +69,7 @@ class CacheShape:
         return [f"present.{layer}.{kind}" for layer in range(self.n_layers) for kind in ("key", "value")]
 
 
-def cached(vocab_size: int, cache: CacheShape) -> Signature:
+def cached(vocab_size: int, cache: CacheShape, cache_dtype: CacheDType = "float32") -> Signature:
     """Ids, mask, positions and the past of every layer, to logits and the present of every layer."""
     past = (BATCH, cache.n_heads, PAST, cache.head_dim)
     present = (BATCH, cache.n_heads, TOTAL, cache.head_dim)
@@ -77,11 +78,11 @@ def cached(vocab_size: int, cache: CacheShape) -> Signature:
             TensorSpec(INPUT_IDS, "int64", (BATCH, SEQUENCE)),
             TensorSpec(ATTENTION_MASK, "int64", (BATCH, TOTAL)),
             TensorSpec(POSITION_IDS, "int64", (BATCH, SEQUENCE)),
-            *(TensorSpec(name, "float32", past) for name in cache.past_names()),
+            *(TensorSpec(name, cache_dtype, past) for name in cache.past_names()),
         ),
         outputs=(
             TensorSpec(LOGITS, "float32", (BATCH, SEQUENCE, vocab_size)),
-            *(TensorSpec(name, "float32", present) for name in cache.present_names()),
+            *(TensorSpec(name, cache_dtype, present) for name in cache.present_names()),
         ),
     )
 

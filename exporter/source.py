@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from exporter.errors import SourceError
 from exporter.mapped import let_go
 from exporter.script import without_weights
-from exporter.signature import CacheShape, Signature, cached, uncached
+from exporter.signature import CacheDType, CacheShape, Signature, cached, uncached
 from models.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer, Tokenizer
 
 NANOGPT_VOCAB_SIZE = 50304
@@ -55,9 +55,9 @@ class Source:
         tokenizer = self.tokenizer
         return None if tokenizer is None else lambda token: tokenizer.decode([token])
 
-    def signature(self) -> Signature:
-        """Inputs and outputs of the graph."""
-        return cached(self.vocab_size, self.cache) if self.cache else uncached(self.vocab_size)
+    def signature(self, cache_dtype: CacheDType = "float32") -> Signature:
+        """Inputs and outputs of the graph, whose cache, if it has one, holds `cache_dtype`."""
+        return cached(self.vocab_size, self.cache, cache_dtype) if self.cache else uncached(self.vocab_size)
 
     def let_go(self) -> None:
         """Takes the pages of mapped weights out of memory; the next read maps them again."""

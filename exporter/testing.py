@@ -20,12 +20,12 @@ import onnx
 from torch import Tensor, nn
 
 from exporter.artifact import Artifact
+from exporter.comparison import BASE, validate_artifact
 from exporter.config import ExportConfig
 from exporter.errors import ArtifactError
 from exporter.foreign.validate import validate_file
 from exporter.gate.limits import Limits
 from exporter.gate.report import ParityReport
-from exporter.pipeline import VARIANT, validate_artifact
 from exporter.revalidate import revalidate, revalidate_file
 from exporter.signature import CacheShape
 from exporter.source import Source, run_once, source_of_module
@@ -129,13 +129,13 @@ def _against_module(
         return validate_file(path, source, ExportConfig(cases=cases, limits=limits))
     artifact = Artifact.open(path)
     export, model = artifact.manifest.export, artifact.manifest.model
-    variant = artifact.manifest.variants.get(VARIANT)
+    variant = artifact.manifest.variants.get(BASE)
     cache = CacheShape(**variant["cache"]) if variant and variant["cache"] else None
     source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), cache)
     config = ExportConfig(cases=cases, limits=limits or Limits(**export["limits"]), seed=int(export["seed"]))
     if variant and not _same_names(variant["weights"], source):
         artifact.verify()  # another class's names: weights are matched by content, as in anybody's file
-        return validate_file(artifact.variant_path(VARIANT), source, config)
+        return validate_file(artifact.variant_path(BASE), source, config)
     return validate_artifact(artifact, source, config)
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes import PassBase
 
+from exporter.certificate import check_fusions, operator_counts
+from exporter.config import ExportConfig
+from exporter.layout import layout_of
+from exporter.onnx_file import OnnxFile, write_onnx
 from exporter.passes import fused_passes, half_passes, quantizing_passes, run_passes
 from exporter.quantize.schemes import PLANS, Precision
-from exporter.signature import CacheShape
+from exporter.quantize.weights import Codes, QuantizedWeights
+from exporter.signature import CacheDType
+from exporter.source import Source
 
 VARIANT_PATHS: Mapping[Precision, str] = {
     "fp32": "onnx/model.onnx",
@@ -20,9 +28,18 @@ VARIANT_PATHS: Mapping[Precision, str] = {
 """The names by which transformers.js finds a precision."""
 
 
-def fused(model: ir.Model, cache: CacheShape) -> ir.Model:
-    """The portable `model` in onnxruntime's own operators."""
-    return run_passes(model, fused_passes(cache.n_heads))
+def in_profile(portable: ir.Model, source: Source, config: ExportConfig) -> ir.Model:
+    """`portable` in the operators that the profile allows.
+
+    Raises:
+        GraphError: a fusion did not take place.
+    """
+    if config.profile != "ort":
+        return portable
+    assert source.cache is not None
+    fused = run_passes(portable, fused_passes(source.cache.n_heads))
+    check_fusions(operator_counts(fused), source.cache.n_layers)
+    return fused
 
 
 def in_precision(model: ir.Model, precision: Precision) -> ir.Model:
@@ -33,3 +50,44 @@ def in_precision(model: ir.Model, precision: Precision) -> ir.Model:
     elif precision in PLANS:
         passes = quantizing_passes(PLANS[precision])
     return run_passes(model, passes) if passes else model
+
+
+def write_variant(
+    base: ir.Model,
+    precision: Precision,
+    source: Source,
+    config: ExportConfig,
+    path: Path,
+    calibrated: Mapping[tuple[str, ...], Codes] | None = None,
+) -> OnnxFile:
+    """Writes `base` in a precision to `path`.
+
+    Args:
+        calibrated: codes that are known already, see `QuantizedWeights`.
+
+    Raises:
+        ConfigError, GraphError, OSError: as in `write_onnx`.
+    """
+    model = in_precision(base, precision)
+    layouts = [layout for value in model.graph.inputs if (layout := layout_of(value))]
+    weights = QuantizedWeights(source.weights, layouts, calibrated)
+    cache_dtype: CacheDType = "float16" if precision == "fp16" else "float32"
+    counts = operator_counts(model)
+    grouped = "GroupQueryAttention" in counts
+    facts: dict[str, Any] = {
+        "precision": precision,
+        "profile": config.profile,
+        "operators": counts,
+        "cache_dtype": cache_dtype if source.cache else None,
+        "shared_cache": grouped,
+        "batched_chunks": source.cache is not None and not grouped,
+    }
+    return write_onnx(
+        model,
+        weights,
+        source.signature(cache_dtype),
+        path,
+        cache=source.cache,
+        single_file=config.single_file,
+        facts=facts,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,10 +26,22 @@ from exporter.opsets import DEFAULT_OPSET, OPSETS
 )
 @click.option(
     "--profile",
-    type=click.Choice(["portable"]),
-    default="portable",
+    type=click.Choice(["portable", "ort"]),
+    help="Operators: standard ones alone, or onnxruntime's fused ones as well.  [default: ort with a cache]",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32",
     show_default=True,
-    help="Operators to use: standard ones alone.",
+    metavar="NAMES",
+    help="Variants to write side by side, with commas: fp32, fp16 (for GPUs), int8, int4.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A UTF-8 text of the model's domain, for better int4 (GPTQ).",
 )
 @click.option("--torchscript", is_flag=True, default=None, help="Write model.pt for a checkpoint too.")
 @click.option("--single-file", is_flag=True, help="Keep the weights in model.onnx; below 2 GB.")

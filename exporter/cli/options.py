@@ -92,9 +92,14 @@ def comparison(
     return {
         "texts": texts or None,
         "corpus": None if text_file is None else read_text(text_file),
-        "cases": tuple(name.strip() for name in cases.split(",") if name.strip()),
+        "cases": names_in(cases),
         "limits": None if given == {None} else LIMITS["fp32"].overridden(atol=atol, rtol=rtol, kl=kl, top1=top1),
     }
+
+
+def names_in(text: str) -> tuple[Any, ...]:
+    """The names in a list with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def read_text(path: Path) -> str:

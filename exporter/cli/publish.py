@@ -8,7 +8,7 @@ from typing import Any
 
 from exporter.artifact import Artifact
 from exporter.cli.display import progress
-from exporter.cli.options import ARTIFACTS, comparison, echo_result
+from exporter.cli.options import ARTIFACTS, comparison, echo_result, names_in, read_text
 from exporter.cli.report_page import refuse_inside, write_page
 from exporter.config import ExportConfig, Gate, Profile
 from exporter.errors import ConfigError, ParityError
@@ -31,7 +31,9 @@ def publish(
     opset: int = DEFAULT_OPSET,
     gate: Gate = "enforce",
     torchscript: bool | None = None,
-    profile: Profile = "portable",
+    profile: Profile | None = None,
+    precisions: str = "fp32",
+    calibration: Path | None = None,
     single_file: bool = False,
     html: Path | None = None,
     **compared: Any,
@@ -44,6 +46,8 @@ def publish(
         gate=gate,
         torchscript=torchscript,
         profile=profile,
+        precisions=names_in(precisions),
+        calibration=None if calibration is None else read_text(calibration),
         single_file=single_file,
         **comparison(**compared),
     )
@@ -92,13 +96,19 @@ def summary(artifact: Artifact, shown: Path) -> str:
     return "\n".join(lines)
 
 
+def _target_line(target: str, figures: Mapping[str, Any]) -> str:
+    compared = f"  {target}: {figures['cases']} cases, {figures['positions']} positions"
+    top1 = f"top-1 agrees on {figures['top1_agreement']:.0%}"
+    if figures["bounded"]:
+        share = f"{figures['worst_ratio']:.0%} of what float32 may cost"
+        return f"{compared}; largest difference {figures['max_abs']:.2g}, {share}; {top1}"
+    change = figures["perplexity_change"]
+    perplexity = f", perplexity {change:+.2%}" if change else ""
+    return f"{compared}; worst mean KL {figures['kl_mean']:.2g} nats{perplexity}; {top1}"
+
+
 def _parity_lines(parity: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"  {target}: {figures['cases']} cases, {figures['positions']} positions; largest difference "
-        f"{figures['max_abs']:.2g}, {figures['worst_ratio']:.0%} of what float32 may cost; "
-        f"top-1 agrees on {figures['top1_agreement']:.0%}"
-        for target, figures in parity["targets"].items()
-    ]
+    lines = [_target_line(target, figures) for target, figures in parity["targets"].items()]
     if weights := parity["weights"]:
         equal = weights["checked"] - len(weights["mismatches"])
         lines.append(f"  weights: {equal} of {weights['checked']} equal bit for bit")

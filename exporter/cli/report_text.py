@@ -57,7 +57,7 @@ def _figures(result: CaseResult) -> list[str]:
     return [
         str(result.positions),
         f"{result.max_abs:.2e}",
-        f"{result.worst_ratio:.1%}" if result.worst_ratio < MANY else f"{result.worst_ratio:.3g} x",
+        f"{result.strain:.1%}" if result.strain < MANY else f"{result.strain:.3g} x",
         "exact" if result.sqnr_db is None else f"{result.sqnr_db:.0f}",
         f"{result.kl_mean:.1e}",
         f"{result.top1_agreement:.1%}",

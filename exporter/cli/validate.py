@@ -30,9 +30,9 @@ def validate(artifact: Path, against: str | None, config_file: Path | None, html
     """
     from exporter.cli.display import progress  # torch is slow to import; --help must stay instant
     from exporter.cli.report_text import print_report
+    from exporter.comparison import raise_if_failed
     from exporter.html.page import report_html
     from exporter.manifest import read_manifest
-    from exporter.pipeline import raise_if_failed
     from exporter.revalidate import revalidate, revalidate_file
 
     if html:

@@ -47,13 +47,12 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
     on_stage("match weights")
     sources, found = match_weights(path, source.weights, source.first_names())
     del session
-    candidate = Candidate(lambda: run_of_roles(_open(path), roles), frozenset(("ids", "mask", "cache")))
+    candidate = Candidate(lambda: run_of_roles(_open(path), roles), frozenset(("ids", "mask", "cache")), config.allowed)
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
         compared = validate(
             source.reference,
             {"onnx": candidate},
             taken,
-            config.allowed,
             Path(scratch),
             on_stage,
             describe=source.describe_token,

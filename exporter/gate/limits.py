@@ -25,6 +25,16 @@ class Limits:
     atol: float | None = None
     """With `rtol` in place of `noise_factor`: a difference may be `atol + rtol * abs(reference)`."""
     rtol: float | None = None
+    tie_nats: float | None = None
+    """Where no difference is bounded: how much likelier the reference's first token may be than the candidate's for
+    the two to count as a tie."""
+    perplexity_change: float | None = None
+    """Largest change of the perplexity on a text, as a share; of texts that the model knows."""
+
+    @property
+    def bounds_logits(self) -> bool:
+        """Whether the difference of each logit is bounded."""
+        return self.noise_factor is not None or self.atol is not None or self.rtol is not None
 
     def overridden(
         self,
@@ -58,8 +68,17 @@ class Limits:
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
+PERPLEXITY_TOKENS = 256
+"""Of fewer tokens the perplexity says more about the text than about the model."""
+UNKNOWN_TEXT = 10_000
+"""From this perplexity on a text is nothing that the model has learnt, and its perplexity says nothing of it."""
+
 LIMITS: Mapping[str, Limits] = {
     # noise_factor: a small multiple of the largest ratio measured, see benches/results/noise.json and docs/parity.md.
     # kl_mean: a difference within the limit bounds the KL already (it is at most half the square of the largest one).
     "fp32": Limits(noise_factor=8.0, kl_mean=None, top1=1.0),
+    # The others: two to four times what trained weights measured, see benches/results/quality.json.
+    "fp16": Limits(noise_factor=None, kl_mean=1e-5, top1=1.0, tie_nats=0.05, perplexity_change=0.001),
+    "int8": Limits(noise_factor=None, kl_mean=0.002, top1=0.98, tie_nats=0.2, perplexity_change=0.005),
+    "int4": Limits(noise_factor=None, kl_mean=0.05, top1=0.9, tie_nats=0.5, perplexity_change=0.03),
 }

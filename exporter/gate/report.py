@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from exporter.gate.limits import Limits
+from exporter.gate.limits import PERPLEXITY_TOKENS, UNKNOWN_TEXT, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +22,9 @@ class CaseResult:
     """What the case does not show of what it was meant to, such as a shape that was shrunk; empty otherwise."""
     scale: float = 0.0
     """Root mean square of the reference's logits."""
-    limit: float = 0.0
-    """The largest difference allowed; where it is relative to each logit, at one of size `scale`."""
+    limit: float | None = 0.0
+    """The largest difference allowed; where it is relative to each logit, at one of size `scale`; None where
+    differences are not bounded but what they do to the next token is."""
     limit_source: str = "probe"
     max_abs: float = 0.0
     worst_ratio: float = 0.0
@@ -46,6 +47,9 @@ class CaseResult:
     reference_perplexity: float | None = None
     """On text, exp of the mean negative log-likelihood of each next token; None for ids that are no text."""
     candidate_perplexity: float | None = None
+    perplexity_tokens: int = 0
+    """How many next tokens the perplexities are of."""
+    perplexity_limit: float | None = None
     error_by_position: tuple[float, ...] = ()
     """The largest difference at each position, over the rows."""
     kl_limit: float | None = None
@@ -62,7 +66,33 @@ class CaseResult:
     def passed(self) -> bool:
         """Whether the candidate may be believed on this case."""
         within = self.worst_ratio <= 1 and self.top1_agreement >= self.top1_limit
-        return not self.fault and self.non_finite == 0 and within and not self._too_divergent
+        surprised = self._too_divergent or self._too_surprised
+        return not self.fault and self.non_finite == 0 and within and not surprised
+
+    @property
+    def perplexity_change(self) -> float | None:
+        """How much higher the candidate's perplexity is, as a share; None without a text."""
+        if not self.reference_perplexity or self.candidate_perplexity is None:
+            return None
+        return self.candidate_perplexity / self.reference_perplexity - 1
+
+    @property
+    def strain(self) -> float:
+        """How much of what is allowed was used; above 1 the case failed in its numbers."""
+        if self.limit is not None or not self.kl_limit:
+            return self.worst_ratio
+        return self.kl_mean / self.kl_limit
+
+    @property
+    def _too_surprised(self) -> bool:
+        return self.perplexity_limit is not None and abs(self.judged_perplexity_change) > self.perplexity_limit
+
+    @property
+    def judged_perplexity_change(self) -> float:
+        """`perplexity_change` where it means something, else 0: on enough tokens of a text that the model knows."""
+        known = self.reference_perplexity is not None and self.reference_perplexity < UNKNOWN_TEXT
+        enough = self.perplexity_tokens >= PERPLEXITY_TOKENS
+        return (self.perplexity_change or 0.0) if known and enough else 0.0
 
     @property
     def _too_divergent(self) -> bool:
@@ -77,6 +107,16 @@ class CaseResult:
         if self.worst_ratio <= 1 and self._too_divergent:
             return (
                 f"case {self.name}: the mean KL divergence is {self.kl_mean:.3g} where {self.kl_limit:.3g} is allowed"
+            )
+        if self.worst_ratio <= 1 and self._too_surprised:
+            return (
+                f"case {self.name}: the perplexity is {self.candidate_perplexity:.4g} where eager has "
+                f"{self.reference_perplexity:.4g}, and {self.perplexity_limit:.2%} of change is allowed"
+            )
+        if self.limit is None:
+            return (
+                f"case {self.name}: the likeliest token agrees on {self.top1_agreement:.1%} where "
+                f"{self.top1_limit:.1%} is demanded"
             )
         row, position, token = self.worst_index
         return (
@@ -189,6 +229,8 @@ class ParityReport:
     """The case whose activations `layers` are."""
     opened: Mapping[str, Any] | None = None
     """The worst case token by token, see `exporter.gate.opened`."""
+    quantized: Mapping[str, Any] = field(default_factory=dict)
+    """By variant, how far its quantised matrices are from their source; see `exporter.gate.codes_check`."""
 
     @property
     def first_fault(self) -> Deviation | None:
@@ -226,6 +268,7 @@ class ParityReport:
             "notes": list(self.notes),
             "faults": list(self.faults),
             "weights": None if self.weights is None else self.weights.to_dict(),
+            "quantized": {name: dict(figures) for name, figures in self.quantized.items()},
             "targets": {target: _worst(results) for target, results in self.targets.items()},
         }
 
@@ -239,6 +282,7 @@ class ParityReport:
 def _worst(results: tuple[CaseResult, ...]) -> dict[str, Any]:
     return {
         "cases": len(results),
+        "bounded": all(result.limit is not None for result in results),
         "positions": sum(result.positions for result in results),
         "max_abs": max(result.max_abs for result in results),
         "worst_ratio": max(result.worst_ratio for result in results),
@@ -247,5 +291,6 @@ def _worst(results: tuple[CaseResult, ...]) -> dict[str, Any]:
         "kl_max": max(result.kl_max for result in results),
         "top1_agreement": min(result.top1_agreement for result in results),
         "top5_agreement": min(result.top5_agreement for result in results),
+        "perplexity_change": max((result.judged_perplexity_change for result in results), key=abs, default=0.0),
         "non_finite": sum(result.non_finite for result in results),
     }

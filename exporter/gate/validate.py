@@ -30,10 +30,11 @@ GREEDY_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A staged file to compare: how to open it, and what a case may need for it to be run."""
+    """A staged file to compare: how to open it, what a case may need for it to be run, and what it is allowed."""
 
     open: Callable[[], Run]
     takes: frozenset[Need]
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,6 @@ def validate(
     reference: Callable[[], nn.Module],
     candidates: Mapping[str, Candidate],
     cases: tuple[Case, ...],
-    limits: Limits,
     scratch: Path,
     on_stage: OnStage,
     *,
@@ -122,11 +122,11 @@ def validate(
             continue
         found = []
         for case in taken:
-            result, produced = _compared(case, run, logits, Tolerance(limits=limits, noise=noise))
+            result, produced = _compared(case, run, logits, Tolerance(limits=candidate.limits, noise=noise))
             if not result.passed:
-                result = _second_opinion(result, produced, case, reference, logits, limits)
+                result = _second_opinion(result, produced, case, reference, logits, candidate.limits)
             found.append(result)
-            if produced is not None and result.worst_ratio > opened_ratio:
+            if produced is not None and result.limit is not None and result.worst_ratio > opened_ratio:
                 opened_ratio = result.worst_ratio
                 opened = open_case(target, case, logits.of(case), produced, result.worst_index, describe)
         results[target] = tuple(found)

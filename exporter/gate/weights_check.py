@@ -69,9 +69,7 @@ def stored_array(tensor: TensorProto, folder: Path) -> NDArray[np.generic]:
     )
 
 
-def _differences(
-    stored: NDArray[np.generic], sources: tuple[str, ...], weights: Mapping[str, Tensor]
-) -> Iterator[str]:
+def _differences(stored: NDArray[np.generic], sources: tuple[str, ...], weights: Mapping[str, Tensor]) -> Iterator[str]:
     """What is wrong with each of the sources that lie behind one another in `stored`, in words."""
     if len(sources) == 1:
         parts = [stored]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -54,3 +55,8 @@ def size(size_bytes: int) -> str:
 def count(n: int, noun: str) -> str:
     """`n` of something, in the plural where it is not one."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """The words in a row, with "and" in front of the last."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

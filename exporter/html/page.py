@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -30,7 +30,7 @@ def report_html(report: ParityReport, manifest: Manifest | None, *, name: str = 
         manifest: what was compared, if it is an artifact; its entries for the page and for itself are left out.
         name: what was compared, if it is not.
     """
-    results = [result for found in report.targets.values() for result in found]
+    results = _bounded(report)
     template = _templates().get_template("report.html.jinja")
     return template.render(
         name=manifest.name if manifest else name,
@@ -54,7 +54,7 @@ def report_html(report: ParityReport, manifest: Manifest | None, *, name: str = 
 
 def headline(report: ParityReport) -> tuple[str, str]:
     """The verdict in one sentence, and what it rests on in another."""
-    results = [result for found in report.targets.values() for result in found]
+    results = _bounded(report) if report.passed else _all(report)
     positions = figures.count(sum(result.positions for result in results), "position")
     cases = figures.count(len(results), "case")
     weights = report.weights
@@ -66,6 +66,8 @@ def headline(report: ParityReport) -> tuple[str, str]:
         )
         if weights:
             basis += f" All {weights.checked} weights are equal bit for bit."
+        if variants := [target for target, found in report.targets.items() if not _is_bounded(found)]:
+            basis += f" {figures.listed(variants)} stay{'s' if len(variants) == 1 else ''} within limits of their own."
         return "The exported model computes what the original computes.", basis
     failed = sum(not result.passed for result in results)
     reasons = [f"{failed or 'none'} of {cases} failed, with {positions} compared"]
@@ -74,6 +76,29 @@ def headline(report: ParityReport) -> tuple[str, str]:
     if not failed and not (weights and weights.mismatches):
         reasons.append("but for another reason it may not be believed")
     return "The exported model does not compute what the original computes.", f"{', and '.join(reasons)}.".capitalize()
+
+
+def _all(report: ParityReport) -> list[CaseResult]:
+    return [result for found in report.targets.values() for result in found]
+
+
+def _is_bounded(found: Sequence[CaseResult]) -> bool:
+    return all(result.limit is not None for result in found)
+
+
+def _bounded(report: ParityReport) -> list[CaseResult]:
+    """The results of targets that must have eager's logits; those of quantised variants are told apart."""
+    return [result for found in report.targets.values() if _is_bounded(found) for result in found] or _all(report)
+
+
+def _variant_tiles(report: ParityReport) -> Iterator[_Tile]:
+    for target, found in report.targets.items():
+        compared = [result for result in found if not result.fault]
+        if not _is_bounded(found) and compared:
+            kl = max(result.kl_mean for result in compared)
+            change = max((result.judged_perplexity_change for result in compared), key=abs)
+            note = f"nats of KL, worst mean; perplexity {change:+.2%}" if change else "nats of KL, worst mean"
+            yield _Tile(target, figures.number(kl), note, all(result.passed for result in found))
 
 
 def _sameness(results: list[CaseResult]) -> str:
@@ -116,6 +141,7 @@ def _tiles(report: ParityReport, results: list[CaseResult]) -> list[_Tile]:
         ]
         if broken:
             tiles.append(_Tile("not finite", f"{broken:,}", "logits are NaN or Inf", ok=False))
+    tiles += _variant_tiles(report)
     if weights := report.weights:
         equal = weights.checked - len(weights.mismatches)
         tiles.append(_Tile("weights", f"{equal} / {weights.checked}", "equal bit for bit", weights.passed))
@@ -123,7 +149,7 @@ def _tiles(report: ParityReport, results: list[CaseResult]) -> list[_Tile]:
 
 
 def _position_figure(report: ParityReport, target: str, step: int) -> dict[str, Any]:
-    results = [result for result in report.targets[target] if result.error_by_position]
+    results = [result for result in report.targets[target] if result.error_by_position and result.limit is not None]
     present = {plots.family_of(result.name) for result in results}
     return {
         "target": target,
@@ -190,7 +216,7 @@ def _origin(is_usual: bool) -> str:
 
 def _difference_limit(report: ParityReport, results: list[CaseResult]) -> tuple[str, str, str]:
     rule, limits = "Difference of any logit", report.limits
-    allowed = sorted(result.limit for result in results if not result.fault)
+    allowed = sorted(result.limit for result in results if not result.fault and result.limit is not None)
     shown = ""
     if allowed:
         low, high = figures.number(allowed[0]), figures.number(allowed[-1])

@@ -42,7 +42,9 @@ class FuseGroupedAttention(InPlacePass):
     def call(self, model: ir.Model) -> PassResult:
         parts = _mask_parts(model.graph, self._n_heads)
 
-        def fused(op: Any, packed: ir.Value, past_key: ir.Value, past_value: ir.Value, scale: ir.Value, **_: Any) -> Any:
+        def fused(
+            op: Any, packed: ir.Value, past_key: ir.Value, past_value: ir.Value, scale: ir.Value, **_: Any
+        ) -> Any:
             factor = ir.convenience.get_const_tensor(scale)
             assert factor is not None
             mask = (None, None, None, parts["bias"], parts["sink"])

@@ -28,9 +28,7 @@ class HalvePrecision(InPlacePass):
             if str(value.name).startswith(("past_key_values.", "present.")):
                 value.type = ir.TensorType(ir.DataType.FLOAT16)
         for node in list(graph):
-            if node.op_type in _HALF:
-                self._halve(graph, node, halves)
-            elif node.op_type == "Add" and any(_is_bias(value) for value in node.inputs):
+            if node.op_type in _HALF or (node.op_type == "Add" and any(_is_bias(value) for value in node.inputs)):
                 self._halve(graph, node, halves)
             elif node.op_type == "Gather" and _is_shared(node.inputs[0]):
                 self._widen_lookup(graph, node)

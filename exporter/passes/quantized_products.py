@@ -191,9 +191,7 @@ def _head(graph: ir.Graph, node: ir.Node, weight: ir.Value, plan: PrecisionPlan)
     ir.convenience.replace_nodes_and_values(graph, removed[0], removed, [], [out], [product.outputs[0]])
 
 
-def _lookup(
-    graph: ir.Graph, gather: ir.Node, codes: ir.Value, scales: ir.Value, width: int, scheme: Scheme
-) -> None:
+def _lookup(graph: ir.Graph, gather: ir.Node, codes: ir.Value, scales: ir.Value, width: int, scheme: Scheme) -> None:
     """A Gather of rows as GatherBlockQuantized on the very bytes of the head."""
     name = str(gather.name or gather.outputs[0].name)
     assert codes.shape is not None
@@ -209,13 +207,15 @@ def _lookup(
     )
     nodes = [shape, flat, name_outputs(taken)]
     if blocks * (scheme.block or 1) != width:  # the last block was filled up
-        start, end, axis = (constant(f"{name}/{what}", [at]) for what, at in (("start", 0), ("end", width), ("axis", -1)))
-        cut = ir.node("Slice", [taken.outputs[0], *(each.outputs[0] for each in (start, end, axis))], name=f"{name}/cut")
+        start, end, axis = (
+            constant(f"{name}/{what}", [at]) for what, at in (("start", 0), ("end", width), ("axis", -1))
+        )
+        cut = ir.node(
+            "Slice", [taken.outputs[0], *(each.outputs[0] for each in (start, end, axis))], name=f"{name}/cut"
+        )
         nodes += [start, end, axis, name_outputs(cut)]
     graph.insert_before(gather, nodes)
-    ir.convenience.replace_nodes_and_values(
-        graph, gather, [gather], [], [gather.outputs[0]], [nodes[-1].outputs[0]]
-    )
+    ir.convenience.replace_nodes_and_values(graph, gather, [gather], [], [gather.outputs[0]], [nodes[-1].outputs[0]])
 
 
 class _Tokens:
@@ -246,7 +246,9 @@ class _Tokens:
     def _quantize(self, x: ir.Value, name: str) -> list[ir.Node]:
         shared = self._shared
         size = ir.node("Abs", [x], name=f"{name}/size")
-        largest = ir.node("ReduceMax", [size.outputs[0], shared["last_axis"]], attributes={"keepdims": 1}, name=f"{name}/largest")
+        largest = ir.node(
+            "ReduceMax", [size.outputs[0], shared["last_axis"]], attributes={"keepdims": 1}, name=f"{name}/largest"
+        )
         step = ir.node("Mul", [largest.outputs[0], shared["step"]], name=f"{name}/step")
         scale = ir.node("Max", [step.outputs[0], shared["least"]], name=f"{name}/scale")
         flat = ir.node("Squeeze", [scale.outputs[0], shared["last_axis"]], name=f"{name}/scale_1d")

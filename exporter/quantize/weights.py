@@ -43,7 +43,9 @@ class QuantizedWeights(Mapping[str, Tensor]):
             return self._weights[name]
         assert layout.coded is not None
         codes, scales = self._codes(layout)
-        return stored_scales(scales, layout.coded) if layout.coded.part == "scales" else stored_codes(codes, layout.coded)
+        return (
+            stored_scales(scales, layout.coded) if layout.coded.part == "scales" else stored_codes(codes, layout.coded)
+        )
 
     def __iter__(self) -> Iterator[str]:
         yield from self._weights

@@ -22,6 +22,14 @@ WHOLE = ""
 """The name of the model itself among its modules, as `named_modules` has it."""
 _PRODUCTS = frozenset({"MatMul", "Gemm", "MatMulNBits", "MatMulInteger", "FusedMatMul"})
 _NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization"})
+_OWN_NORM_INPUTS = {
+    "LayerNormalization": slice(1, 3),
+    "SkipLayerNormalization": slice(2, 4),
+    "SimplifiedLayerNormalization": slice(1, 2),
+}
+"""Inputs that are a norm's own scale and shift; SkipLayerNormalization reads another layer's bias behind them."""
+_FUSED_BEHIND_BIAS = frozenset({"FastGelu", "BiasGelu", "SkipLayerNormalization"})
+"""Operators that add a layer's bias before they do what they are named for."""
 _TABLES = frozenset({"Gather", "GatherBlockQuantized"})
 _CARRIERS = frozenset({"Transpose", "Cast", "Identity", "DequantizeLinear", "Reshape"})
 _PART_WORDS = (
@@ -129,16 +137,29 @@ def _ends(uses: list[_Use], readers: Mapping[str, list[onnx.NodeProto]]) -> Iter
     for node, value in places:
         if node.op_type in _PRODUCTS:
             yield "input", next(name for name in node.input if name and name != value)
-        elif node.op_type in _NORMS:
-            yield "input", node.input[0]
+        elif node.op_type in _NORMS and value in node.input[_OWN_NORM_INPUTS[node.op_type]]:
+            if (read := _read_by_norm(node)) is not None:
+                yield "input", read
+        elif node.op_type in _NORMS:  # the bias of the layer in front, which this operator adds
+            continue
         last: onnx.NodeProto | None = node
         out = node.output[0]
         while last is not None:  # the bias, or a shift, that the module's own parameters add to it
             out = last.output[0]
             last = next((reader for reader in readers.get(out, []) if id(reader) in own), None)
-        yield "output", out
+            if last is not None and last.op_type in _FUSED_BEHIND_BIAS:
+                break  # what the layer gives is inside this operator
+        else:
+            yield "output", out
     if not places:  # a norm written out: its scale and shift are all that is known of it
         yield "output", uses[-1][0].output[0]
+
+
+def _read_by_norm(node: onnx.NodeProto) -> str | None:
+    """What a norm normalises; None where that is a sum which the operator keeps to itself."""
+    if node.op_type != "SkipLayerNormalization":
+        return str(node.input[0])
+    return str(node.output[3]) if len(node.output) > 3 and node.output[3] else None
 
 
 def _uses(name: str, readers: Mapping[str, list[onnx.NodeProto]]) -> list[_Use]:

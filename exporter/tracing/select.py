@@ -84,4 +84,4 @@ def _told(case: Case) -> int:
 
 
 def _badness(result: CaseResult) -> float:
-    return float("inf") if result.non_finite else result.worst_ratio
+    return float("inf") if result.non_finite else result.strain
