@@ -21,7 +21,7 @@ from unittest import mock
 import torch
 
 from benches.record import RESULTS, write_record
-from exporter import pipeline
+from exporter import comparison, pipeline
 from exporter.artifact import Artifact
 from exporter.config import ExportConfig
 from exporter.gate import runs, validate
@@ -34,9 +34,9 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "eager reference": ((validate.ReferenceLogits, "record"),),
     "noise probe": ((validate, "probe_noise"),),
     "compare": ((validate, "compare"), (validate, "open_case")),
-    "weights": ((pipeline, "check_weights"),),
+    "weights": ((comparison, "check_weights"),),
     "layers": ((select, "trace"),),
-    "loading": ((pipeline.Session, "open"), (activations, "session_with_outputs"), (trace.onnx, "load")),
+    "loading": ((comparison.Session, "open"), (activations, "session_with_outputs"), (trace.onnx, "load")),
 }
 """By part, the functions that do it; a part that another one calls is taken out of the other's time."""
 
@@ -76,7 +76,7 @@ def gate_once(artifact: Artifact, source: Source, config: ExportConfig, clock: C
     """One judgement of `artifact`, its parts timed; what is in no part is "rest"."""
     run_of_session = runs.run_of_session
 
-    def timed_run(session: pipeline.Session) -> runs.Run:
+    def timed_run(session: comparison.Session) -> runs.Run:
         return clock.wrapped("onnxruntime", run_of_session(session))
 
     with contextlib.ExitStack() as stack:
@@ -84,7 +84,7 @@ def gate_once(artifact: Artifact, source: Source, config: ExportConfig, clock: C
             for holder, attribute in functions:
                 original = getattr(holder, attribute)
                 stack.enter_context(mock.patch.object(holder, attribute, clock.wrapped(name, original)))
-        stack.enter_context(mock.patch.object(pipeline, "run_of_session", timed_run))
+        stack.enter_context(mock.patch.object(comparison, "run_of_session", timed_run))
         stack.enter_context(mock.patch.object(Artifact, "verify"))  # an export does not hash what it has just written
         with clock.part("rest"):
             report = comparison.validate_artifact(artifact, source, config)

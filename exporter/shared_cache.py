@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from exporter.decoding import PREFILL_TOKENS, Ids, Logits, even_chunks
+from exporter.decoding import Ids, Logits, even_chunks
 from exporter.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
 
 
@@ -52,7 +52,7 @@ class SharedDecoding:
     def feed_for_last(self, ids: Ids, mask: Ids) -> Logits:
         """See `Decoding.feed_for_last`."""
         positions = self._append(ids, mask)
-        by_row = self._batch > 1 and ids.size > PREFILL_TOKENS
+        by_row = self._batch > 1 and len(even_chunks(ids.size)) > 1
         parts = []
         for rows in self._single_rows() if by_row else self._runnable(ids.shape[1]):
             padding = int(mask[rows].argmax(axis=1).min()) if mask[rows].any() else 0

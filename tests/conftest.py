@@ -163,10 +163,10 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         sys.modules.pop(name, None)
 
 
-def _export_saved(saved: tuple[Path, Path], output: Path, *, cached: bool = True) -> Path:
+def _export_saved(saved: tuple[Path, Path], output: Path, *, cached: bool = True, **config: Any) -> Path:
     path, config_file = saved
     source = checkpoint_source(path, config_file=config_file, cached=cached)
-    return pipeline.export(source, ExportConfig(), output).folder
+    return pipeline.export(source, ExportConfig(**config), output).folder
 
 
 @pytest.fixture(scope="session")
@@ -181,6 +181,21 @@ def byte_uncached(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `byte_original`, from ids to logits without a cache."""
     folder = tmp_path_factory.mktemp("uncached")
     return _export_saved(save_byte_gpt(folder / "checkpoint"), folder / "artifact", cached=False)
+
+
+@pytest.fixture(scope="session")
+def byte_portable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `byte_original`, in standard operators alone."""
+    folder = tmp_path_factory.mktemp("portable")
+    return _export_saved(save_byte_gpt(folder / "checkpoint"), folder / "artifact", profile="portable")
+
+
+@pytest.fixture(scope="session")
+def byte_variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `byte_original`, in every precision; its weights are too few and too random for the gates of the others."""
+    folder = tmp_path_factory.mktemp("variants")
+    config = {"precisions": ("fp32", "fp16", "int8", "int4"), "gate": "report"}
+    return _export_saved(save_byte_gpt(folder / "checkpoint"), folder / "artifact", **config)
 
 
 @pytest.fixture(scope="session")

@@ -10,16 +10,18 @@ import onnxruntime as ort
 import pytest
 
 from exporter import decoding as decoding_module
-from exporter.decoding import CachedDecoding, RecomputedDecoding
+from exporter.decoding import RecomputedDecoding
+from exporter.grown_cache import GrownDecoding
 from exporter.runtime import Session
+from exporter.shared_cache import SharedDecoding
 from tests import samples
 from tests.byte_gpt import CONTEXT, byte_gpt
 from tests.tolerances import LIMITS
 
 
-@pytest.fixture(scope="module")
-def session(byte_original: Path) -> Session:
-    return Session.open(byte_original)
+@pytest.fixture(scope="module", params=["ort", "portable"])
+def session(request: pytest.FixtureRequest) -> Session:
+    return Session.open(request.getfixturevalue("byte_original" if request.param == "ort" else "byte_portable"))
 
 
 def ids_of(batch: int, length: int) -> np.ndarray:
@@ -37,13 +39,16 @@ def off_by(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("chunks", [(17,), (1,) * 17, (5, 1, 11), (16, 1)])
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(
+    ("artifact", "decoding"),
+    [("byte_original", SharedDecoding), ("byte_portable", GrownDecoding), ("byte_uncached", RecomputedDecoding)],
+)
 def test_any_chunks_give_eagers_logits(
-    chunks: tuple[int, ...], cached: bool, session: Session, byte_uncached: Path
+    chunks: tuple[int, ...], artifact: str, decoding: type, request: pytest.FixtureRequest
 ) -> None:
     ids = ids_of(3, 17)
-    running = session if cached else Session.open(byte_uncached)
-    assert isinstance(running.decoding(1), CachedDecoding if cached else RecomputedDecoding)
+    running = Session.open(request.getfixturevalue(artifact))
+    assert isinstance(running.decoding(1), decoding)
     assert off_by(feed(running, ids, chunks), samples.eager_logits(byte_gpt(), ids)) <= LIMITS["relative"]
 
 
@@ -94,6 +99,23 @@ def test_only_logits_are_copied_to_numpy(session: Session, monkeypatch: pytest.M
         ids = ids_of(2, length)
         running.feed(ids, np.ones_like(ids))
     assert copied == [[2, 4, 257], [2, 1, 257], [2, 1, 257]]
+
+
+@pytest.mark.parametrize("padding", [0, 1, 5])
+@pytest.mark.parametrize("pieces", [3, 256])
+def test_prompts_of_unequal_length_end_as_if_they_were_alone(
+    padding: int, pieces: int, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding_module, "PREFILL_TOKENS", pieces)
+    ids, mask = ids_of(2, 11), np.ones((2, 11), np.int64)
+    mask[1, :padding] = 0
+    running = session.decoding(2)
+    step = ids_of(2, 12)[:, -1:]
+    found = [running.feed_for_last(ids, mask), running.feed_for_last(step, np.ones_like(step))]
+    for row in range(2):
+        alone = np.concatenate([ids[row : row + 1, mask[row].astype(bool)], step[row : row + 1]], axis=1)
+        wanted = samples.eager_logits(byte_gpt(), alone)[0, -2:]
+        assert off_by(np.stack([each[row] for each in found]), wanted) <= LIMITS["relative"]
 
 
 def test_two_decodings_of_a_session_do_not_meet(session: Session) -> None:

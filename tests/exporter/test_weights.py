@@ -55,7 +55,7 @@ def test_the_stored_bytes_are_the_weights(artifact_124m: Path, dummy_124m: nn.Mo
     found = np.memmap(stored, np.float32, "r", int(place["offset"]), (50257, 768))
     assert (found == dummy_124m.tok_emb.weight.detach().numpy()).all()
     layouts = json.loads((artifact_124m / "manifest.json").read_text())["variants"]["fp32"]["weights"]
-    (head,) = (name for name, layout in layouts.items() if layout["source"] == "out_head.weight")
+    (head,) = (name for name, layout in layouts.items() if layout["sources"] == ["out_head.weight"])
     assert layouts[head]["transposed"] is True
     found = np.memmap(stored, np.float32, "r", int(places[head]["offset"]), (768, 50257))
     assert (found[:, ::997] == dummy_124m.out_head.weight.detach().numpy().T[:, ::997]).all()

@@ -10,8 +10,9 @@ from unittest import mock
 
 import onnx
 
-from exporter import pipeline
+from exporter import comparison, pipeline
 from exporter.artifact import Artifact
+from exporter.comparison import BASE
 from exporter.config import ExportConfig
 from exporter.gate.report import ParityReport, WeightsResult
 from exporter.gate.weights_check import check_weights
@@ -19,11 +20,12 @@ from exporter.hashing import sha256_of
 from exporter.layout import Layout
 from exporter.manifest import MANIFEST_NAME
 from exporter.source import Source
+from exporter.variants import VARIANT_PATHS
 from models.blank import blank
 from tests.mutations.faults import TIED, Fault
 from tests.mutations.good import VICTIM, VICTIM_SPREAD, random_source
 
-CONFIG = ExportConfig()
+CONFIG = ExportConfig(profile="portable")
 UNCHECKED = WeightsResult(checked=0, size_bytes=0, mismatches=())
 
 
@@ -39,11 +41,11 @@ def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:
         return pipeline.export(source, dataclasses.replace(CONFIG, gate="off"), folder)
     assert fault.edit is not None
     shutil.copytree(good.folder, folder)
-    path = folder / pipeline.ONNX_PATH
+    path = folder / VARIANT_PATHS["fp32"]
     model = onnx.load(path)
     fault.edit(model)
     onnx.save(model, path)
-    own = {pipeline.ONNX_PATH: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}}
+    own = {VARIANT_PATHS["fp32"]: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}}
     manifest = dataclasses.replace(good.manifest, files=good.manifest.files | own)
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return Artifact(folder, manifest)
@@ -52,13 +54,13 @@ def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:
 def judge(artifact: Artifact, source: Source, *, bits: bool = True) -> ParityReport:
     """What the gate says of an artifact; without `bits` it does not look at the weights, only at what they do."""
     if bits:
-        return pipeline.validate_artifact(artifact, source, CONFIG)
-    with mock.patch("exporter.pipeline.check_weights", return_value=UNCHECKED):
-        return pipeline.validate_artifact(artifact, source, CONFIG)
+        return comparison.validate_artifact(artifact, source, CONFIG)
+    with mock.patch("exporter.comparison.check_weights", return_value=UNCHECKED):
+        return comparison.validate_artifact(artifact, source, CONFIG)
 
 
 def judge_bits(artifact: Artifact, source: Source) -> WeightsResult:
     """What the comparison of the weights alone says."""
-    layouts = artifact.manifest.variants[pipeline.VARIANT]["weights"]
-    path = artifact.variant_path(pipeline.VARIANT)
+    layouts = artifact.manifest.variants[BASE]["weights"]
+    path = artifact.variant_path(BASE)
     return check_weights(path, source.weights, {name: Layout.from_dict(layout) for name, layout in layouts.items()})

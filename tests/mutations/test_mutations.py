@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benches.record import write_record
-from exporter import pipeline
+from exporter import comparison, pipeline
 from exporter.artifact import Artifact
 from exporter.errors import ParityError
 from exporter.gate.report import Deviation, ParityReport
@@ -50,7 +50,7 @@ def test_a_planted_fault_is_caught_and_named(
     # A weight that is not the source's must show in what it does as well: other people's files have no bits to compare.
     report = judge(artifact, source, bits=not (fault.bits and fault.outputs))
     with pytest.raises(ParityError) as caught:
-        pipeline.raise_if_failed(report, "nothing was published")
+        comparison.raise_if_failed(report, "nothing was published")
     assert caught.value.exit_code == 3
     first = report.first_fault
     if fault.part is None:
