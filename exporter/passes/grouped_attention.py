@@ -40,13 +40,15 @@ class FuseGroupedAttention(InPlacePass):
         self._n_heads = n_heads
 
     def call(self, model: ir.Model) -> PassResult:
-        parts = _mask_parts(model.graph, self._n_heads)
+        parts: dict[str, ir.Value] = {}
 
         def fused(
             op: Any, packed: ir.Value, past_key: ir.Value, past_value: ir.Value, scale: ir.Value, **_: Any
         ) -> Any:
             factor = ir.convenience.get_const_tensor(scale)
             assert factor is not None
+            if not parts:
+                parts.update(_mask_parts(model.graph, self._n_heads))
             mask = (None, None, None, parts["bias"], parts["sink"])
             return op.GroupQueryAttention(
                 packed, None, None, past_key, past_value, parts["last"], parts["total"], *mask,

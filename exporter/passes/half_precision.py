@@ -31,7 +31,7 @@ class HalvePrecision(InPlacePass):
             if node.op_type in _HALF or (node.op_type == "Add" and any(_is_bias(value) for value in node.inputs)):
                 self._halve(graph, node, halves)
             elif node.op_type == "Gather" and _is_shared(node.inputs[0]):
-                self._widen_lookup(graph, node)
+                _widened(graph, node)  # what comes out is widened, not the table that a product reads too
         return PassResult(model, modified=True)
 
     def _halve(self, graph: ir.Graph, node: ir.Node, halves: dict[ir.Value, ir.Value]) -> None:
@@ -49,27 +49,23 @@ class HalvePrecision(InPlacePass):
                 graph.insert_before(node, [cast])
                 halves[value] = cast.outputs[0]
             node.replace_input_with(index, halves[value])
-        out = node.outputs[0]
-        wide = ir.Value(name=f"{out.name}/wide", type=ir.TensorType(ir.DataType.FLOAT))
-        readers = list(out.uses())
-        out.type = ir.TensorType(ir.DataType.FLOAT16)
-        halves[wide] = out
-        if out.is_graph_output():  # the logits keep their name and type
-            raise AssertionError("a product is a graph output")
-        cast = ir.node("Cast", [out], attributes={"to": ir.DataType.FLOAT}, outputs=[wide], name=f"{out.name}/widen")
-        graph.insert_after(node, [cast])
-        for reader, index in readers:
-            reader.replace_input_with(index, wide)
+        halves[_widened(graph, node)] = node.outputs[0]
 
-    def _widen_lookup(self, graph: ir.Graph, node: ir.Node) -> None:
-        """A lookup in a table that a product reads too: what comes out is widened, not the table."""
-        out = node.outputs[0]
-        wide = ir.Value(name=f"{out.name}/wide", type=ir.TensorType(ir.DataType.FLOAT))
-        readers = list(out.uses())
-        cast = ir.node("Cast", [out], attributes={"to": ir.DataType.FLOAT}, outputs=[wide], name=f"{out.name}/widen")
-        graph.insert_after(node, [cast])
-        for reader, index in readers:
-            reader.replace_input_with(index, wide)
+
+def _widened(graph: ir.Graph, node: ir.Node) -> ir.Value:
+    """What a node in float16 gives, back in float32 for all who read it; a graph output keeps its name and type."""
+    out = node.outputs[0]
+    readers = list(out.uses())
+    wide = ir.Value(name=f"{out.name}/wide", type=ir.TensorType(ir.DataType.FLOAT), shape=out.shape)
+    cast = ir.node("Cast", [out], attributes={"to": ir.DataType.FLOAT}, outputs=[wide], name=f"{out.name}/widen")
+    graph.insert_after(node, [cast])
+    for reader, index in readers:
+        reader.replace_input_with(index, wide)
+    if out.is_graph_output():
+        wide.name, out.name = out.name, f"{out.name}/half"
+        graph.outputs[list(graph.outputs).index(out)] = wide
+    out.type = ir.TensorType(ir.DataType.FLOAT16)
+    return wide
 
 
 def _is_bias(value: ir.Value | None) -> bool:
