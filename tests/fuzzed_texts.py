@@ -19,9 +19,10 @@ SPECIAL = "<|endoftext|>"
 _SPACES = " \t\n\r\x0b\x0c\xa0\u1680\u2000\u2003\u200a\u2028\u2029\u202f\u205f\u3000"
 _CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "'LL", "\u2019s", "''", "'", "'x")
 _WORDS = ("every", "effort", "Moves", "YOU", "naïve", "Straße", "kjv", "x", "print", "O", "l'été", "日本語", "ß")
-_SYMBOLS = tuple(". , ... !? ( ) -> == # @ \\n </s> <| |> _ — … € ``".split())
+_SYMBOLS = (*".,()#@_—…€", "...", "!?", "->", "==", "\\n", "</s>", "<|", "|>", "``")
 _DIGITS = ("0", "1", "42", "007", "3.14", "1e-5", "٣", "४२", "²", "½", "Ⅷ", "㉛", "\U0001d7d8")
-_JOINED = (*"👩‍👩‍👧 🏳️‍🌈 👍🏽 🇩🇪 ก็ नि 한 ﬁ".split(" "), "e\u0301", "o\u0308\u0323", "\u200b", "\u2060", "\x00")
+_EMOJI = ("👩\u200d👩\u200d👧", "🏳\ufe0f\u200d🌈", "👍🏽", "🇩🇪")
+_MARKS = ("e\u0301", "o\u0308\u0323", "ก็", "नि", "한", "ﬁ", "\u200b", "\u2060", "\x00")
 _BLOCKS = (
     (0x20, 0x7F),
     (0xA0, 0x250),
@@ -79,10 +80,10 @@ def _spaces(draw: random.Random) -> str:
 
 
 def _mixture(draw: random.Random) -> str:
-    parts = (*_WORDS, *_CONTRACTIONS, *_SYMBOLS, *_DIGITS, *_JOINED, *_SPACES)
+    parts = (*_WORDS, *_CONTRACTIONS, *_SYMBOLS, *_DIGITS, *_EMOJI, *_MARKS, *_SPACES)
     return "".join(draw.choices(parts, k=draw.randint(1, 25)))
 
 
 def _repeated(draw: random.Random) -> str:
-    part = draw.choice((*_WORDS, *_SYMBOLS, *_DIGITS, *_JOINED, draw.choice(_SPACES), draw.choice(_assigned())))
+    part = draw.choice((*_WORDS, *_SYMBOLS, *_DIGITS, *_EMOJI, *_MARKS, draw.choice(_SPACES), draw.choice(_assigned())))
     return part * draw.randint(2, 60) + draw.choice(_WORDS)
