@@ -33,6 +33,7 @@ from exporter.script import script, script_cached
 from exporter.signature import example_sizes
 from exporter.source import Source
 from exporter.staging import check_output, stage
+from exporter.targets import write_consumer_files
 from exporter.variants import VARIANT_PATHS, in_profile, write_variant
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ def export(
             manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
             (staged.folder / REPORT_NAME).write_text(report_html(report, manifest), encoding="utf-8")
             manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
+        write_consumer_files(staged.folder, manifest)
+        manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
         on_stage("publish")
         return Artifact(staged.publish(), manifest)
 

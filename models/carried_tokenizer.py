@@ -38,6 +38,7 @@ class CarriedTokenizer:
 
     def __init__(self, backend: Backend, end_of_text: str | None) -> None:
         self._backend = backend
+        self.end_of_text = end_of_text
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True  # what spells one is ordinary text
@@ -67,6 +68,10 @@ class CarriedTokenizer:
     def stream(self) -> TextStream:
         """See `Tokenizer.stream`."""
         return _Stream(self._backend)
+
+    def to_json(self) -> str:
+        """The text of a `tokenizer.json` that holds this tokenizer."""
+        return self._backend.to_str()
 
 
 class _Stream:
