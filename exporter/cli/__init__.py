@@ -12,6 +12,7 @@ from exporter.cli.generate import generate
 from exporter.cli.inspect import inspect
 from exporter.cli.lint import lint
 from exporter.cli.onnx import onnx
+from exporter.cli.package import package
 from exporter.cli.torchscript import torchscript
 from exporter.cli.validate import validate
 from exporter.version import __version__
@@ -26,7 +27,7 @@ def cli() -> None:
     """
 
 
-for command in (onnx, torchscript, validate, inspect, lint, generate):
+for command in (onnx, torchscript, validate, inspect, lint, generate, package):
     cli.add_command(command)
 
 

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from exporter.manifest import Manifest
+from exporter.targets import genai, huggingface, model_card
 from exporter.targets.facts import Facts
-from exporter.targets.genai import genai
-from exporter.targets.huggingface import huggingface
-from exporter.targets.model_card import model_card
 
 Target = Callable[[Facts], Mapping[str, bytes]]
-TARGETS: Mapping[str, Target] = {"huggingface": huggingface, "onnxruntime-genai": genai, "model card": model_card}
+TARGETS: Mapping[str, Target] = {
+    "huggingface": huggingface.files,
+    "onnxruntime-genai": genai.files,
+    "model card": model_card.files,
+}
 """By consumer, a function from an artifact's facts to files of its folder, by their names."""
 
 

@@ -66,6 +66,11 @@ class Facts:
         """The variant at the head."""
         return next(iter(self.variants.values()), None)
 
+    def files_of(self, variant: str) -> tuple[str, ...]:
+        """Paths in the artifact of a variant's graph, and of its external data if there is any."""
+        path = str(self.manifest.variants[variant]["path"])
+        return tuple(name for name in (path, f"{path}_data") if name in self.manifest.files)
+
     @property
     def cached(self) -> bool:
         """Whether the graphs have a key-value cache."""
@@ -92,7 +97,7 @@ class Facts:
             return ids
         if self.has_gpt2_tokenizer:
             return (END_OF_TEXT_ID,)
-        end = self.carried_tokenizer and self.carried_tokenizer.end_of_text_id
+        end = self.carried_tokenizer.end_of_text_id if self.carried_tokenizer else None
         return () if end is None else (end,)
 
     @property

@@ -10,18 +10,39 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from exporter.errors import ArtifactError
 from exporter.manifest import dump
 from exporter.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, POSITION_IDS
 from exporter.targets.facts import Facts
+from exporter.targets.plan import FromArtifact, Plan
+from exporter.targets.tokenizer_files import LICENCE
+from models.carried_tokenizer import CARRIED
 
 NAME = "genai_config.json"
 
 
-def genai(facts: Facts) -> dict[str, bytes]:
+def files(facts: Facts) -> dict[str, bytes]:
     """`genai_config.json` with the first of the variants; nothing without a cache, on which its decoder rests."""
     if facts.config is None or not facts.cached:
         return {}
     return {NAME: dump(settings(facts, next(iter(facts.variants)))).encode()}
+
+
+def package(facts: Facts, variant: str) -> Plan:
+    """A folder for `og.Model` with one variant: its files, `genai_config.json` for it, and the tokenizer.
+
+    Raises:
+        ArtifactError: the artifact has no configuration for onnxruntime-genai.
+    """
+    if facts.config is None or facts.variants[variant]["cache"] is None:
+        raise ArtifactError(
+            f"{facts.name} is not for onnxruntime-genai, which needs a GPT with a cache; export one without --no-cache"
+        )
+    beside = [name for name in (*CARRIED, "config.json", LICENCE) if name in facts.manifest.files]
+    return {
+        **{name: FromArtifact(name) for name in (*beside, *facts.files_of(variant))},
+        NAME: dump(settings(facts, variant)).encode(),
+    }
 
 
 def settings(facts: Facts, variant: str) -> dict[str, Any]:

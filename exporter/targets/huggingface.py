@@ -18,7 +18,7 @@ from models.config import Activation, GPTConfig
 ACTIVATIONS: Mapping[Activation, str] = {"gelu_tanh": "gelu_new", "gelu_erf": "gelu"}
 
 
-def huggingface(facts: Facts) -> dict[str, bytes]:
+def files(facts: Facts) -> dict[str, bytes]:
     """`config.json`, the tokenizer's files, and for graphs with a cache `generation_config.json`.
 
     Nothing for the skeleton and for modules, whose architecture these libraries do not know.

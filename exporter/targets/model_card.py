@@ -22,7 +22,7 @@ from exporter.version import __version__
 NAME = "README.md"
 
 
-def model_card(facts: Facts) -> dict[str, bytes]:
+def files(facts: Facts) -> dict[str, bytes]:
     """The model card of any artifact, the skeleton's too."""
     default = facts.default
     text = _template().render(
@@ -63,12 +63,10 @@ def _tags(facts: Facts) -> list[str]:
 
 
 def _row(facts: Facts, name: str, variant: Mapping[str, Any]) -> dict[str, Any]:
-    path = str(variant["path"])
-    files = facts.manifest.files
-    size = sum(files[part]["size_bytes"] for part in (path, f"{path}_data") if part in files)
+    size = sum(facts.manifest.files[path]["size_bytes"] for path in facts.files_of(name))
     return {
         "name": name,
-        "path": path,
+        "path": variant["path"],
         "megabytes": size / 1e6,
         "opset": variant["opset"],
         "minimum_onnxruntime": variant["minimum_onnxruntime"],

@@ -18,10 +18,8 @@ DTYPES: Mapping[str, str] = {"fp32": "fp32", "fp16": "fp16", "int8": "q8", "int4
 
 def settings(facts: Facts) -> dict[str, Any]:
     """The value of `transformers.js_config`; empty when every variant is one file with a float32 cache."""
-    names = {name: str(variant["path"]) for name, variant in facts.variants.items()}
-    external = {
-        PurePosixPath(path).name: 1 for path in names.values() if f"{path}_data" in facts.manifest.files
-    }  # one chunk, `<file>_data`
+    files = map(facts.files_of, facts.variants)
+    external = {PurePosixPath(graph).name: 1 for graph, *data in files if data}  # one chunk, `<file>_data`
     halves = {
         DTYPES[name]: "float16"
         for name, variant in facts.variants.items()
