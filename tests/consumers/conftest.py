@@ -1,18 +1,29 @@
-"""What the tests of other programs share: the record that the compatibility table is made from."""
+"""What the tests of other programs share: artifacts, an environment, and the record that the compatibility table is made from."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from exporter.cli.onnx import onnx
+from tests.conftest import Run
+from tests.consumers.exported import KINDS, Exported
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = Path(__file__).parent / "scripts"
 
 RECORD = "GPT_EXPORT_COMPATIBILITY"
 """The environment variable that names the file of the record; without it nothing is written."""
 
 Record = Callable[..., None]
+Consumer = Callable[[str, Any], Any]
 
 
 @pytest.fixture
@@ -30,3 +41,53 @@ def compatibility() -> Record:
                 file.write(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n")
 
     return record
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """The artifact of a kind of `KINDS`, made once. Read it, never change it."""
+    return cache(lambda kind: KINDS[kind](tmp_path_factory.mktemp(kind)))
+
+
+@pytest.fixture(scope="session")
+def fast(tmp_path_factory: pytest.TempPathFactory, gpt_export: Callable[..., Run]) -> Exported:
+    """The artifact of `gpt2` with every precision there is, in onnxruntime's own operators."""
+    if not any("--precision" in option.opts for option in onnx.params):
+        pytest.skip("this gpt-export has one precision, fp32")
+    folder = tmp_path_factory.mktemp("fast")
+    plain = KINDS["gpt2"](folder)
+    flags = ("--profile", "ort", "--precision", "fp32,fp16,int8,int4", "--gate", "report")
+    run = gpt_export("onnx", folder / "gpt2-small", "--output", folder / "fast", *flags)
+    assert run.code == 0, run.err
+    return Exported(folder / "fast", plain.logits, plain.vocab_size)
+
+
+@pytest.fixture(scope="session")
+def consumers_python() -> Path:
+    """The interpreter of the environment that `make consumers` makes."""
+    python = Path(os.environ.get("GPT_EXPORT_CONSUMERS", ROOT / ".consumers")) / "python" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("Optimum, onnxruntime-genai and tritonclient are not installed: make consumers")
+    return python
+
+
+@pytest.fixture(scope="session")
+def consumer(consumers_python: Path) -> Consumer:
+    """Runs a script of this folder in that environment, with nothing of ours on its path; gives its answer."""
+
+    def run(script: str, request: Any) -> Any:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        done = subprocess.run(
+            [str(consumers_python), "-I", str(SCRIPTS / f"{script}.py")],
+            input=json.dumps(request),
+            env=environment | {"HF_HUB_OFFLINE": "1"},
+            cwd=SCRIPTS,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
