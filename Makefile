@@ -7,7 +7,9 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 ARTIFACT := artifacts/dummy-124m
 
-.PHONY: export test lint bench-export bench-noise bench-stages screenshot clean
+CONSUMERS := .consumers
+
+.PHONY: export test lint consumers compatibility bench-export bench-noise bench-stages screenshot clean
 
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
@@ -19,6 +21,16 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The programs that load artifacts, in environments of their own: their packages and ours do not agree. The tests that
+# need them are skipped until this was run.
+consumers: $(CONSUMERS)/python/installed
+
+# What docs/consumers.md says of them, from a run of their tests.
+compatibility: $(VENV)/installed-test consumers
+	rm -f $(CONSUMERS)/compatibility.jsonl
+	GPT_EXPORT_COMPATIBILITY=$(CURDIR)/$(CONSUMERS)/compatibility.jsonl $(BIN)/python -m pytest tests/consumers tests/browser
+	$(BIN)/python -m benches.consumers_doc --record $(CONSUMERS)/compatibility.jsonl
 
 # Beside Optimum and cp; Optimum's environment and the checkpoints are made once, in benches/.cache.
 bench-export: $(VENV)/installed
@@ -41,6 +53,12 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "gpt-export needs Python 3.11, 3.12 or 3.13: install one, or pass PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
+$(CONSUMERS)/python/installed: tests/consumers/requirements.txt
+	@test -n "$(PYTHON)" || { echo "gpt-export needs Python 3.11, 3.12 or 3.13: install one, or pass PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(CONSUMERS)/python
+	$(CONSUMERS)/python/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
@@ -51,4 +69,4 @@ $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	touch $@ $(VENV)/installed
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CONSUMERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

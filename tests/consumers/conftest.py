@@ -1,4 +1,4 @@
-"""What the tests of other programs share: artifacts, an environment, and the record that the compatibility table is made from."""
+"""What the tests of other programs share: artifacts, environments, and the record behind the compatibility table."""
 
 from __future__ import annotations
 

@@ -94,7 +94,9 @@ def test_every_precision_gives_the_tokens_of_plain_onnxruntime(
     assert answer["tokens"] == plain["tokens"]
     if variant == "fp32":
         assert plain["tokens"] == [fast.eager(fast.one), fast.eager(fast.batch)]
-    shared = " with one buffer for past and present" if name == "onnxruntime-genai" and found.get("shared_cache") else ""
+    shared = (
+        " with one buffer for past and present" if name == "onnxruntime-genai" and found.get("shared_cache") else ""
+    )
     compatibility(
         consumer=name, version=answer["version"], variant=variant, outcome="pass", what=f"prompt, batch{shared}"
     )

@@ -1,0 +1,91 @@
+"""The card's metadata is what the hub takes, and its figures are the manifest's."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.artifact import Artifact
+from exporter.targets import model_card
+from exporter.targets.facts import Facts
+from tests.exporter.targets.manifests import facts, manifest
+
+
+def card(of: Facts) -> str:
+    return model_card.files(of)["README.md"].decode("utf-8")
+
+
+def metadata(text: str) -> dict[str, Any]:
+    """What Hugging Face's own class reads of a card."""
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub reads the card: pip install huggingface_hub")
+    found = hub.ModelCard(text).data.to_dict()
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_hub_reads_the_metadata() -> None:
+    found = metadata(card(facts()))
+    assert found["library_name"] == "onnx"
+    assert found["license"] == "unknown"
+    assert found["pipeline_tag"] == "text-generation"
+    assert {"onnx", "gpt2", "text-generation"} <= set(found["tags"])
+
+
+@pytest.mark.parametrize("name", ["a: b\n---\nlicense: mit", "x`|y", "名前", '"', "---", "{{ 7 * 7 }}"])
+def test_no_name_breaks_the_card(name: str) -> None:
+    text = card(facts(name=name))
+    assert metadata(text) == metadata(card(facts()))
+    heading = next(line for line in text.splitlines() if line.startswith("# "))
+    assert heading == f"# {model_card.one_line(name)}"
+    assert not set('`|"{}') & set(heading)
+
+
+def test_an_unverified_artifact_says_so() -> None:
+    assert "The files were not compared with their source." in card(facts())
+
+
+def test_the_figures_are_the_manifests(byte_original: Path) -> None:
+    found = Artifact.open(byte_original).manifest
+    assert found.parity is not None
+    text = (byte_original / "README.md").read_text("utf-8")
+    target = found.parity["targets"]["onnx"]
+    expected = f"| onnx | {target['cases']} | {target['positions']} | {target['max_abs']:.2g} |"
+    assert expected in text
+    assert "before publication: passed" in text
+
+
+def test_a_failed_comparison_is_not_hidden() -> None:
+    figures = {"cases": 3, "positions": 9, "max_abs": 0.5, "kl_mean": 0.1, "top1_agreement": 0.5}
+    failed = dataclasses.replace(manifest("fp32"), parity={"passed": False, "targets": {"onnx": figures}})
+    text = card(Facts.of(Path("nowhere"), failed))
+    assert "before publication: FAILED" in text
+    assert "50.00 %" in text
+
+
+def test_every_variant_is_a_row_and_has_a_way_into_genai() -> None:
+    text = card(facts("int4", "fp32", "int8", external=("fp32",)))
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if re.match(r"\| (fp|int)\d", line)]
+    assert rows == ["fp32", "int8", "int4"]
+    assert "| fp32 | `onnx/model.onnx` | 0.0 |" in text
+    assert len(re.findall("config.overlay", text)) == 2
+
+
+def test_the_vocabularys_licence_is_named_where_its_files_are() -> None:
+    assert "LICENSE-gpt2.txt" in card(facts())
+    assert "LICENSE-gpt2.txt" not in card(facts(tokenizer=None))
+
+
+def test_a_model_of_ids_alone_is_loaded_with_ids() -> None:
+    text = card(facts(tokenizer=None))
+    assert "token ids" in text
+    assert "tokenizer.json" not in text
+
+
+def test_the_skeleton_is_not_called_a_text_generator(artifact_124m: Path) -> None:
+    text = (artifact_124m / "README.md").read_text("utf-8")
+    assert "pipeline_tag" not in metadata(text)
+    assert "## Loading" not in text
