@@ -30,7 +30,8 @@ consumers: $(CONSUMERS)/python/installed
 compatibility: $(VENV)/installed-test consumers
 	rm -f $(CONSUMERS)/compatibility.jsonl
 	GPT_EXPORT_COMPATIBILITY=$(CURDIR)/$(CONSUMERS)/compatibility.jsonl $(BIN)/python -m pytest tests/consumers tests/browser
-	$(BIN)/python -m benches.consumers_doc --record $(CONSUMERS)/compatibility.jsonl
+	$(BIN)/python -m benches.consumers_record $(CONSUMERS)/compatibility.jsonl
+	$(BIN)/python -m benches.consumers_doc
 
 # Beside Optimum and cp; Optimum's environment and the checkpoints are made once, in benches/.cache.
 bench-export: $(VENV)/installed

@@ -103,6 +103,7 @@ def _settings(facts: Facts, end: str | None, tokenizer_class: str) -> bytes:
     values = {
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],  # else token types, which generate refuses
         "model_max_length": facts.context_length,
         "padding_side": "left",
         "tokenizer_class": tokenizer_class,
