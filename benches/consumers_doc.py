@@ -25,7 +25,7 @@ CONSUMERS: Mapping[str, tuple[str, str]] = {
     "transformers.js": ("transformers-js.md", ""),
     "onnxruntime-web": ("web.md", ""),
     "onnxruntime-genai": ("genai.md", "no `--no-cache`; pads on the right; no batch of ids alone"),
-    "Triton": ("triton.md", "no server is run: the configuration by its schema, the graph in onnxruntime"),
+    "Triton": ("triton.md", "8 rows a request unless max_batch_size is raised"),
 }
 """The page of each consumer, and its limits, in the order of the table."""
 PASS = "pass"

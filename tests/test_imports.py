@@ -176,6 +176,13 @@ def test_nothing_that_applications_import_reaches_torch(name: str) -> None:
     assert not belongs_any(everything, ("torch", "tiktoken", "rich", "click"))
 
 
+def test_packaging_reaches_no_torch() -> None:
+    everything = reached(
+        "exporter.targets.package", imports(PACKAGES, lazy=True) | {"exporter": set(), "models": set()}
+    )
+    assert not belongs_any(everything, ("torch", "onnx", "onnxruntime", "exporter.pipeline"))
+
+
 def belongs_any(names: set[str], group: tuple[str, ...]) -> set[str]:
     return {name for name in names if belongs(name, group)}
 

@@ -12,10 +12,12 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import onnxruntime
 import pytest
 
 from exporter.artifact import Artifact
+from exporter.cli.package import package as command
 from exporter.errors import OutputError
 from exporter.runtime import Session
 from exporter.targets import archive, triton
@@ -203,6 +205,12 @@ def test_a_variant_that_is_not_there_is_refused(artifact: Path, tmp_path: Path, 
 def test_the_skeleton_is_nothing_for_genai(artifact_124m: Path, tmp_path: Path, cli: Callable[..., Run]) -> None:
     run = cli("package", artifact_124m, "--target", "genai", "--output", tmp_path / "out")
     run.refused(1, "needs a GPT with a cache")
+
+
+def test_the_command_knows_every_target() -> None:
+    (option,) = [option for option in command.params if option.name == "target"]
+    assert isinstance(option.type, click.Choice)
+    assert set(option.type.choices) == set(packaging.PACKAGES)
 
 
 def test_the_result_is_told_as_json(artifact: Path, tmp_path: Path, cli: Callable[..., Run]) -> None:
