@@ -58,7 +58,7 @@ $(CONSUMERS)/python/installed: tests/consumers/requirements.txt
 	@test -n "$(PYTHON)" || { echo "gpt-export needs Python 3.11, 3.12 or 3.13: install one, or pass PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(CONSUMERS)/python
 	$(CONSUMERS)/python/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
-	touch $@
+	cp $< $@
 
 $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .

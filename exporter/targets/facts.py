@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +45,11 @@ class Facts:
     def name(self) -> str:
         """The artifact's name."""
         return self.manifest.name
+
+    @property
+    def folder_name(self) -> str:
+        """The name as a folder's, and as part of a URL, wherever it came from."""
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.name).strip("-.") or "model"
 
     @property
     def vocab_size(self) -> int:

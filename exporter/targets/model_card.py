@@ -20,6 +20,8 @@ from exporter.targets.tokenizer_files import LICENCE, tokenizer_files
 from exporter.version import __version__
 
 NAME = "README.md"
+PROFILES: Mapping[str, str] = {"portable": "standard", "ort": "onnxruntime's"}
+"""Whose operators a graph uses, in words."""
 
 
 def files(facts: Facts) -> dict[str, bytes]:
@@ -70,7 +72,7 @@ def _row(facts: Facts, name: str, variant: Mapping[str, Any]) -> dict[str, Any]:
         "megabytes": size / 1e6,
         "opset": variant["opset"],
         "minimum_onnxruntime": variant["minimum_onnxruntime"],
-        "profile": {"portable": "standard", "ort": "onnxruntime's"}[variant.get("profile", "portable")],
+        "profile": PROFILES.get(str(variant.get("profile", "portable")), "of its own"),
         "overlay": overlay(variant) if variant["cache"] and variant is not facts.default else None,
     }
 

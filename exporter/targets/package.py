@@ -56,10 +56,10 @@ def package(
     if target == ARCHIVE:
         if variant is not None:
             raise ConfigError("an archive holds every variant; leave --variant out, or choose another target")
-        return _publish_tar(artifact, archive.package(facts), triton.model_name(facts), output)
+        return _publish_tar(artifact, archive.package(facts), facts.folder_name, output)
     chosen = variant or next(iter(facts.variants), "fp32")
     artifact.variant_path(chosen)  # refuses what is not there
-    place = output / triton.model_name(facts) if target == "triton" else output
+    place = output / facts.folder_name if target == "triton" else output
     return _publish_folder(artifact, FOLDERS[target](facts, chosen), place)
 
 

@@ -9,7 +9,6 @@ unequal lengths are not joined (that is Triton's default: no input allows ragged
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -27,14 +26,9 @@ def package(facts: Facts, variant: str) -> Plan:
     graph, *data = facts.files_of(variant)
     files = {"1/model.onnx": graph, **{f"1/{PurePosixPath(path).name}": path for path in data}}
     return {
-        "config.pbtxt": config(model_name(facts), facts.variants[variant]).encode("utf-8"),
+        "config.pbtxt": config(facts.folder_name, facts.variants[variant]).encode("utf-8"),
         **{name: FromArtifact(path) for name, path in files.items()},
     }
-
-
-def model_name(facts: Facts) -> str:
-    """The artifact's name as a folder, as part of a URL, and as Triton's name of the model."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", facts.name).strip("-.") or "model"
 
 
 def config(name: str, variant: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from tests.consumers.exported import KINDS, Exported
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
+REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 
 RECORD = "GPT_EXPORT_COMPATIBILITY"
 """The environment variable that names the file of the record; without it nothing is written."""
@@ -65,10 +66,11 @@ def fast(tmp_path_factory: pytest.TempPathFactory, gpt_export: Callable[..., Run
 @pytest.fixture(scope="session")
 def consumers_python() -> Path:
     """The interpreter of the environment that `make consumers` makes."""
-    python = Path(os.environ.get("GPT_EXPORT_CONSUMERS", ROOT / ".consumers")) / "python" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("Optimum, onnxruntime-genai and tritonclient are not installed: make consumers")
-    return python
+    folder = Path(os.environ.get("GPT_EXPORT_CONSUMERS", ROOT / ".consumers")) / "python"
+    installed = folder / "installed"  # a copy of the requirements that it was made from
+    if not installed.is_file() or installed.read_bytes() != REQUIREMENTS.read_bytes():
+        pytest.skip("Optimum, onnxruntime-genai and tritonclient are not installed as they are pinned: make consumers")
+    return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from exporter.artifact import Artifact
 from exporter.cli.package import package as command
 from exporter.errors import OutputError
 from exporter.runtime import Session
-from exporter.targets import archive, triton
+from exporter.targets import archive
 from exporter.targets import package as packaging
 from exporter.targets.package import package
 from tests.conftest import Run, tree
@@ -222,7 +222,7 @@ def test_the_result_is_told_as_json(artifact: Path, tmp_path: Path, cli: Callabl
 
 @pytest.mark.parametrize("name", ["../../up", "..", "/etc", "a/b", "", "name with spaces", ".hidden", "CON\n"])
 def test_no_name_leads_out_of_the_repository(name: str) -> None:
-    found = triton.model_name(facts(name=name))
+    found = facts(name=name).folder_name
     assert found
     assert not set("/\\ \n") & set(found)
     assert not found.startswith(".")
