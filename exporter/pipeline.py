@@ -57,7 +57,7 @@ def export(
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
         draft = Artifact(staged.folder, _write_manifest(staged.folder, source, config, written, parity=None))
-        manifest = draft.manifest
+        manifest, report = draft.manifest, None
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
                 report = compare_artifact(draft, source, config, Path(scratch), on_stage)
@@ -65,10 +65,11 @@ def export(
                 raise_if_failed(report, "nothing was published", manifest)
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
             manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
-            (staged.folder / REPORT_NAME).write_text(report_html(report, manifest), encoding="utf-8")
-            manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
         write_consumer_files(staged.folder, manifest)
         manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
+        if report is not None:  # the page lists every other file
+            (staged.folder / REPORT_NAME).write_text(report_html(report, manifest), encoding="utf-8")
+            manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
         on_stage("publish")
         return Artifact(staged.publish(), manifest)
 

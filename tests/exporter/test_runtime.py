@@ -142,6 +142,7 @@ def test_a_torchscript_artifact_has_no_variant(tiny: Path, cli: Callable[..., An
     run = cli("torchscript", "tests.samples:tiny_dummy", "--output", tmp_path / "ts")
     assert run.code == 0, run.err
     assert sorted(p.name for p in (tmp_path / "ts").iterdir()) == [
+        "README.md",
         "manifest.json",
         "parity.json",
         "report.html",

@@ -121,7 +121,7 @@ def test_an_altered_tokenizer_is_not_opened(copy: Path, damage: bytes | None) ->
 
 
 def test_a_file_that_the_manifest_does_not_name_changes_nothing(copy: Path) -> None:
-    (copy / "tokenizer_config.json").write_text('{"eos_token": "a"}', encoding="utf-8")
+    (copy / "special_tokens_map.json").write_text('{"eos_token": "a"}', encoding="utf-8")
     tokenizer = open_tokenizer(copy)
     assert tokenizer is not None
     assert tokenizer.end_of_text_id == END_ID
