@@ -23,6 +23,7 @@ __all__ = [
     "ParityError",
     "RuntimeVersionError",
     "ScriptError",
+    "ServeError",
     "SourceError",
     "TextError",
 ]
@@ -70,6 +71,10 @@ class ContextError(GptExportError):
     def details(self) -> dict[str, Any]:
         """The continuations, for `--json`."""
         return {"continuations": list(self.continuations)}
+
+
+class ServeError(GptExportError):
+    """A page that cannot be served: a port that is taken, or a package of the page that is not installed."""
 
 
 class ParityError(GptExportError):

@@ -13,6 +13,7 @@ from exporter.cli.inspect import inspect
 from exporter.cli.lint import lint
 from exporter.cli.onnx import onnx
 from exporter.cli.package import package
+from exporter.cli.serve import serve
 from exporter.cli.torchscript import torchscript
 from exporter.cli.validate import validate
 from exporter.version import __version__
@@ -27,7 +28,7 @@ def cli() -> None:
     """
 
 
-for command in (onnx, torchscript, validate, inspect, lint, generate, package):
+for command in (onnx, torchscript, validate, inspect, lint, generate, package, serve):
     cli.add_command(command)
 
 

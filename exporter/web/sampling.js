@@ -1,0 +1,48 @@
+// The next token from its logits, and what else it might have been.
+
+/** The first id of the largest logit, as NumPy's argmax gives it. */
+export function argmax(logits) {
+  let best = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
+  return best;
+}
+
+/** The `count` likeliest ids, the likeliest first; of equally likely ones the lower id. */
+export function likeliest(logits, count) {
+  const found = [];
+  for (let id = 0; id < logits.length; id++) {
+    if (found.length === count && !(logits[id] > logits[found[count - 1]])) continue;
+    let at = found.length;
+    while (at > 0 && logits[id] > logits[found[at - 1]]) at--;
+    found.splice(at, 0, id);
+    if (found.length > count) found.pop();
+  }
+  return found;
+}
+
+/** A function from id to probability: softmax over the whole vocabulary, in float64. */
+export function softmax(logits) {
+  const largest = logits[argmax(logits)];
+  let sum = 0;
+  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - largest);
+  return id => Math.exp(logits[id] - largest) / sum;
+}
+
+/**
+ * The id that is taken. Temperature 0 takes the likeliest; above it, logits are divided by the temperature, cut to
+ * the `topK` likeliest (null: all), and drawn from with `random`, a function that gives [0, 1).
+ */
+export function choose(logits, { temperature, topK }, random = Math.random) {
+  if (temperature === 0) return argmax(logits);
+  const all = topK === null || topK >= logits.length;
+  const ids = all ? Uint32Array.from(logits.keys()) : likeliestBySorting(logits, topK);
+  const largest = logits[argmax(logits)];
+  const weights = Float64Array.from(ids, id => Math.exp((logits[id] - largest) / temperature));
+  let rest = random() * weights.reduce((sum, weight) => sum + weight, 0);
+  for (let i = 0; i < ids.length; i++) if ((rest -= weights[i]) < 0) return ids[i];
+  return ids[ids.length - 1]; // rounding left a rest
+}
+
+function likeliestBySorting(logits, count) {
+  return Uint32Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b).subarray(0, count);
+}
