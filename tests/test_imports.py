@@ -17,7 +17,14 @@ import models
 PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (exporter, models)}
 LOW = ("models", "exporter.runtime", "exporter.manifest", "exporter.artifact", "exporter.parity")
 HIGH = ("exporter.pipeline", "exporter.cli", "exporter.api", "exporter.revalidate")
-WITHOUT_TORCH = ("exporter.runtime", "exporter.manifest", "exporter.artifact", "exporter.parity", "exporter.inspection")
+WITHOUT_TORCH = (
+    "exporter.runtime",
+    "exporter.manifest",
+    "exporter.artifact",
+    "exporter.parity",
+    "exporter.inspection",
+    "exporter.serving.open",
+)
 
 Edges = dict[str, set[str]]
 
