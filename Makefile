@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 ARTIFACT := artifacts/dummy-124m
-
 CONSUMERS := .consumers
 
-.PHONY: export test lint consumers compatibility bench-export bench-noise bench-stages screenshot clean
+.PHONY: export test lint consumers consumers-node compatibility bench-export bench-noise bench-stages screenshot \
+	web-screenshot clean
 
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
@@ -24,7 +24,16 @@ lint: $(VENV)/installed-test
 
 # The programs that load artifacts, in environments of their own: their packages and ours do not agree. The tests that
 # need them are skipped until this was run.
-consumers: $(CONSUMERS)/python/installed
+consumers: $(CONSUMERS)/python/installed consumers-node
+
+# What the tests under Node and in Chromium need, in .consumers/node; node and npm come from the system.
+consumers-node: $(CONSUMERS)/node/installed
+
+$(CONSUMERS)/node/installed: tests/consumers/javascript/package-lock.json
+	mkdir -p $(@D)
+	cp tests/consumers/javascript/package.json tests/consumers/javascript/package-lock.json $(@D)
+	cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 # What docs/consumers.md says of them, from a run of their tests.
 compatibility: $(VENV)/installed-test consumers
@@ -45,6 +54,11 @@ bench-stages: $(VENV)/installed
 bench-noise: $(VENV)/installed
 	$(BIN)/python -m benches.noise $(BENCH_FLAGS)
 	$(BIN)/python -m benches.performance_doc
+
+# The README's picture of the page of gpt-export serve, from SOURCE (a trained checkpoint); needs chromium.
+web-screenshot: $(VENV)/installed-test consumers-node
+	$(BIN)/python -m benches.web_image $(SOURCE) --output docs/images/web.png
+	$(BIN)/python -m benches.web_image $(SOURCE) --output docs/images/web-dark.png --dark
 
 # The README's picture of a report.html, from SOURCE (a checkpoint with a tokenizer looks best); needs chromium.
 screenshot: $(VENV)/installed-test

@@ -39,8 +39,8 @@ PAGE_POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The page may load and fetch from this server alone, and compile WebAssembly."""
-ARTIFACT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-"""A report.html has its style inside and no script; nothing that calls itself one gets to run."""
+ARTIFACT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+"""A report.html has its style and icon inside and no script; nothing that calls itself one gets to run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 import { ArtifactError, readVerified } from "./folder.js";
 
 /** Prompts are read this many tokens at a time: a position's logits take 200 kB for GPT-2's vocabulary. */
-const CHUNK = 64;
+const CHUNK = 32;
 
 /** How many threads WebAssembly gets: they need shared memory, which a page has only if its server sends for it. */
 export function threadCount() {

@@ -9,7 +9,8 @@ export function argmax(logits) {
 
 /** The `count` likeliest ids, the likeliest first; of equally likely ones the lower id. */
 export function likeliest(logits, count) {
-  const found = [];
+  if (count > 256) return Uint32Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b).subarray(0, count);
+  const found = []; // sorted; few ids get in once it is full, where sorting all would take longer than the model
   for (let id = 0; id < logits.length; id++) {
     if (found.length === count && !(logits[id] > logits[found[count - 1]])) continue;
     let at = found.length;
@@ -35,14 +36,10 @@ export function softmax(logits) {
 export function choose(logits, { temperature, topK }, random = Math.random) {
   if (temperature === 0) return argmax(logits);
   const all = topK === null || topK >= logits.length;
-  const ids = all ? Uint32Array.from(logits.keys()) : likeliestBySorting(logits, topK);
+  const ids = all ? Uint32Array.from(logits.keys()) : likeliest(logits, topK);
   const largest = logits[argmax(logits)];
   const weights = Float64Array.from(ids, id => Math.exp((logits[id] - largest) / temperature));
   let rest = random() * weights.reduce((sum, weight) => sum + weight, 0);
   for (let i = 0; i < ids.length; i++) if ((rest -= weights[i]) < 0) return ids[i];
   return ids[ids.length - 1]; // rounding left a rest
-}
-
-function likeliestBySorting(logits, count) {
-  return Uint32Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b).subarray(0, count);
 }

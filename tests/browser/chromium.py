@@ -65,15 +65,17 @@ class Page:
                 assert "error" not in message, f"{method}: {message['error']}"
                 return dict(message["result"])
 
-    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, scale: float = 1) -> None:
-        """Loads a file from scratch; `requests` and `messages` are then those of this load."""
+    def open(
+        self, page: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False, scale: float = 1
+    ) -> None:
+        """Loads a file or a URL from scratch; `requests` and `messages` are then those of this load."""
         self.requests.clear()
         self.messages.clear()
         self.resize(width, height, scale=scale)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="screen", features=[scheme])
         self._events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self._wait_for("Page.loadEventFired")
         self.settle()
 

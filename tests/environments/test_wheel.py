@@ -15,6 +15,9 @@ def test_the_wheel_holds_both_packages_their_data_and_the_licences(wheel: Path) 
         "exporter/py.typed",
         "exporter/cli/__init__.py",
         "exporter/passes/__init__.py",
+        "exporter/web/index.html",
+        "exporter/web/worker.js",
+        "exporter/web/package.json",
         "models/__init__.py",
         "models/py.typed",
         "models/checkpoints/__init__.py",
@@ -22,6 +25,7 @@ def test_the_wheel_holds_both_packages_their_data_and_the_licences(wheel: Path) 
         "models/data/LICENSE-gpt2.txt",
     } <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not any("node_modules" in name for name in names)
     assert not any(name.startswith(("tests/", "benches/", "artifacts/")) for name in names)
 
 
