@@ -36,11 +36,17 @@ def find_packages(folder: Path | None = None) -> dict[str, Path]:
         if all(path.is_file() for path in found.values()):
             return found
     where = f"in {named}" if named else f"in node_modules here or above, nor in {_cache()}"
-    wanted = " ".join(f"{name}@{version}" for name, version in _versions().items())
+    wanted = " ".join(f"{name}@{version}" for name, version in page_versions().items())
     raise ServeError(
-        f"the page needs {' and '.join(_versions())}, which are not {where}; "
+        f"the page needs {' and '.join(page_versions())}, which are not {where}; "
         f"run: npm install --ignore-scripts --prefix {_cache()} {wanted}"
     )
+
+
+def page_versions() -> dict[str, str]:
+    """The packages of the page with the versions that it is tested with."""
+    package = json.loads(files("exporter").joinpath("web/package.json").read_text(encoding="utf-8"))
+    return dict(package["dependencies"])
 
 
 def _places(named: Path) -> Iterator[Path]:
@@ -63,8 +69,3 @@ def _cache() -> Path:
     """Where the message installs them: the XDG base directory for caches."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "gpt-export"
-
-
-def _versions() -> dict[str, str]:
-    package = json.loads(files("exporter").joinpath("web/package.json").read_text(encoding="utf-8"))
-    return dict(package["dependencies"])

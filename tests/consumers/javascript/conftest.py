@@ -36,9 +36,10 @@ def node_folder() -> Path:
 def node(node_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a script where it finds the packages: Node looks for them beside the script, so it is copied there."""
 
-    def run(script: Path, *args: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(script: Path, *args: object, stdin: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["node", shutil.copy(script, node_folder), *map(str, args)],
+            cwd=cwd,
             input=stdin,
             capture_output=True,
             text=True,

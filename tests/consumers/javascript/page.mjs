@@ -190,6 +190,13 @@ const scenarios = {
     return { violations: await page.evaluate(async () => (await axe.run()).violations.map(({ id }) => id)) };
   },
 
+  /** A page of somebody else's: what its script left as `globalThis.found`. */
+  async foreign() {
+    await page.goto(request.url);
+    await page.waitForFunction(() => globalThis.found !== undefined);
+    return { found: await page.evaluate(() => globalThis.found) };
+  },
+
   /** Follows the link to the parity report. */
   async report() {
     await page.goto(request.url);

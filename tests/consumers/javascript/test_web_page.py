@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from models.tokenizer import Gpt2Tokenizer
+from exporter.runtime import Session
+from exporter.targets.facts import VARIANTS
+from models.tokenizer import Gpt2Tokenizer, pad
 from tests.browser.chromium import find_chromium
 from tests.browser.contrast import LOW_CONTRAST
 from tests.conftest import GPT_EXPORT
@@ -95,6 +97,18 @@ def test_the_page_writes_eagers_tokens(visit: Visit, gpt2: Exported, eager: list
     )
 
 
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "fp32"])
+def test_variants_write_what_plain_onnxruntime_gives(
+    variant: str, visit: Visit, fast: Exported, compatibility: Record
+) -> None:
+    found = visit("generate", fast.folder, query=f"?variant={variant}")
+    ids, mask = pad([Gpt2Tokenizer().encode(PROMPT)])
+    steps = Session.open(fast.folder, variant=variant).generate(ids, attention_mask=mask, max_new_tokens=STEPS)
+    assert found["ids"] == np.stack(list(steps), axis=1)[0].tolist()
+    version = found["engine"].split()[1].rstrip(",")
+    compatibility(consumer="onnxruntime-web", version=version, variant=variant, outcome="pass", what="a prompt")
+
+
 def test_threads_are_there_because_the_page_is_isolated(visit: Visit, gpt2: Exported) -> None:
     found = visit("generate", gpt2.folder, count=1)
     assert found["isolated"] is True
@@ -137,9 +151,7 @@ def test_a_text_ends_where_the_context_is_full(visit: Visit, gpt2: Exported) -> 
     assert "context is full" in found["status"]
 
 
-def test_a_long_prompt_is_read_in_pieces(
-    visit: Visit, exported: Callable[[str], Exported]
-) -> None:
+def test_a_long_prompt_is_read_in_pieces(visit: Visit, exported: Callable[[str], Exported]) -> None:
     made = exported("padded")
     prompt = PROMPT + " and so on" * 13
     ids = Gpt2Tokenizer().encode(prompt)
