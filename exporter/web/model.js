@@ -30,9 +30,9 @@ export async function openModel(folder, manifest, name, onProgress) {
     before += sizes[i];
   }
   ort.env.wasm.numThreads = threadCount();
-  ort.env.logLevel = "error";
   const externalData = paths.slice(1).map((path, i) => ({ path: path.split("/").at(-1), data: bytes[i + 1] }));
-  const session = await ort.InferenceSession.create(bytes[0], { executionProviders: ["wasm"], externalData });
+  const options = { executionProviders: ["wasm"], externalData, logSeverityLevel: 3 }; // 3: errors
+  const session = await ort.InferenceSession.create(bytes[0], options);
   return new Model(session, variant, manifest.model.context_length, total);
 }
 
