@@ -95,7 +95,10 @@ const on = {
     say("Ready.");
     become("ready");
   },
-  prompt() {},
+  accepted({ prompt }) {
+    view.begin(prompt);
+    say("Writing.");
+  },
   step(step) {
     view.add(step);
   },
@@ -113,8 +116,6 @@ const on = {
 function generate() {
   if (state !== "ready" || !el.form.reportValidity()) return;
   el.error.hidden = true;
-  view.begin(el.prompt.value);
-  say("Writing.");
   become("running");
   const settings = {
     count: Number(el.count.value),

@@ -1,7 +1,7 @@
 // The model in a thread of its own, so that the page stays alive while it computes.
 //
 // From the page: {do: "open", folder, variant} once, then {do: "generate", prompt, settings} and {do: "stop"}.
-// To the page: {is: "loading"|"ready"|"prompt"|"step"|"done"|"failed", ...}.
+// To the page: {is: "loading"|"ready"|"accepted"|"step"|"done"|"failed", ...}.
 
 import { ArtifactError, PickedFolder, readManifest, UrlFolder } from "./folder.js";
 import { engine, openModel, threadCount } from "./model.js";
@@ -37,7 +37,7 @@ async function open({ folder, variant }) {
 async function generate({ prompt, settings }) {
   stopped = false;
   const ids = promptIds(prompt);
-  postMessage({ is: "prompt", length: ids.length });
+  postMessage({ is: "accepted", prompt });
   const sequence = model.sequence(), stream = text.stream();
   const begun = performance.now();
   let first = null, reason = "length", next = ids, count = 0;
