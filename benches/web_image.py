@@ -28,7 +28,7 @@ def main() -> None:
     """Exports, serves, types the prompt and takes the picture."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("source")
-    arguments.add_argument("--prompt", default="And the king said unto the prophet")
+    arguments.add_argument("--prompt", default="Then the king answered and said")
     arguments.add_argument("--output", type=Path, default=IMAGE)
     arguments.add_argument("--dark", action="store_true")
     options = arguments.parse_args()
