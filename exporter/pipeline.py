@@ -26,6 +26,7 @@ from exporter.html.page import REPORT_NAME, report_html
 from exporter.libraries import library_versions
 from exporter.manifest import MANIFEST_NAME, Manifest, dump
 from exporter.passes import portable_passes, run_passes
+from exporter.passes.grouped_attention import HEAD_MULTIPLE
 from exporter.progress import OnStage, ignore
 from exporter.quantize.calibration import calibrate
 from exporter.quantize.schemes import PLANS
@@ -83,13 +84,20 @@ def settled(config: ExportConfig, source: Source) -> ExportConfig:
     torchscript = config.torchscript
     if torchscript is None:
         torchscript = source.torchscript or not config.onnx
-    profile = config.profile or ("ort" if source.cache else "portable")
-    if source.cache is None and (profile == "ort" or config.precisions != ("fp32",)):
+    profile = config.profile or ("ort" if fusible(source) else "portable")
+    if not fusible(source) and (profile == "ort" or config.precisions != ("fp32",)):
+        what = "no cache" if source.cache is None else f"heads of width {source.cache.head_dim}"
         raise ConfigError(
-            f"{source.name} is exported without a cache, and onnxruntime's fused operators (profile ort, and every "
-            "precision but fp32) are for graphs with one; export a GPT with its cache, or choose portable and fp32"
+            f"{source.name} is a graph with {what}, and onnxruntime's fused operators (profile ort, and every "
+            f"precision but fp32) are for graphs with a cache and a head width that {HEAD_MULTIPLE} divides; "
+            "choose portable and fp32"
         )
     return dataclasses.replace(config, torchscript=torchscript, profile=profile)
+
+
+def fusible(source: Source) -> bool:
+    """Whether the graph of `source` can be put in onnxruntime's fused operators."""
+    return source.cache is not None and source.cache.head_dim % HEAD_MULTIPLE == 0
 
 
 def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> ir.Model:

@@ -18,6 +18,8 @@ from exporter.passes.building import CONTRIB, constant, graph_input, name_output
 from exporter.signature import ATTENTION_MASK, INPUT_IDS
 from models.gpt import MASK_FILL
 
+HEAD_MULTIPLE = 8
+"""GroupQueryAttention takes heads whose width is a multiple of this."""
 NO_SINK = -6e4
 """Beside any score its exp is 0, even where all keys are hidden: a sink that takes no attention. Finite in float16."""
 _HEADS_FIRST = (0, 2, 1, 3)
