@@ -68,7 +68,8 @@ class SharedDecoding:
         """Notes the mask of new tokens; returns their positions."""
         before = self._mask.sum(axis=1, keepdims=True)
         self._mask[:, self._length : self._length + ids.shape[1]] = mask
-        return np.maximum(before + np.cumsum(mask, axis=1) - 1, 0)
+        positions: Ids = np.maximum(before + np.cumsum(mask, axis=1) - 1, 0)
+        return positions
 
     def _runnable(self, new: int) -> list[slice]:
         """The rows that can be run at once: all, unless several tokens come behind a past."""

@@ -157,7 +157,7 @@ def _cache_of(path: Path) -> CacheShape | None:
 
 
 def _same_names(layouts: dict[str, dict[str, Any]], source: Source) -> bool:
-    return all(layout["source"] in source.weights for layout in layouts.values())
+    return all(name in source.weights for layout in layouts.values() for name in layout["sources"])
 
 
 class _LogitsAlone(nn.Module):

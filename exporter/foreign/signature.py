@@ -158,6 +158,18 @@ def run_of_roles(session: ort.InferenceSession, roles: Roles) -> Run:
     return run
 
 
+def row_by_row(run: Run) -> Run:
+    """`run` for graphs that take several tokens behind a past in one row alone: such a case is run row by row."""
+
+    def run_rows(case: Case) -> Logits:
+        behind = [stop - start for start, stop in case.cuts()[1:]]
+        if len(case.ids) == 1 or max(behind, default=1) == 1:
+            return run(case)
+        return np.concatenate([run(case.row(index)) for index in range(len(case.ids))])
+
+    return run_rows
+
+
 def _only(names: Any) -> str | None:
     found = list(names)
     return found[0] if len(found) == 1 else None

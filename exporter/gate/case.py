@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -37,6 +37,10 @@ class Case:
     def positions(self) -> int:
         """Positions that are run, padding included."""
         return self.ids.size
+
+    def row(self, index: int) -> Case:
+        """The case of one of its rows, padding and pieces as they are."""
+        return replace(self, ids=self.ids[index : index + 1], mask=self.mask[index : index + 1])
 
     def rows(self) -> Iterator[NDArray[np.int64]]:
         """The ids of each row without its padding, (1, length)."""

@@ -177,7 +177,7 @@ def _opened(report: ParityReport) -> dict[str, Any] | None:
 
 
 def _token(token: Mapping[str, Any], result: CaseResult) -> dict[str, Any]:
-    ratio = figures.limit_ratio(token["error"], result.limit)
+    ratio = figures.limit_ratio(token["error"], result.limit or 0.0)
     ranks = [
         {"sides": sides, "differs": len({choice[0] for choice in sides}) > 1}
         for sides in zip(token["reference"], token["candidate"], strict=True)

@@ -89,7 +89,7 @@ def position_plot(results: Sequence[CaseResult], ident: str, *, step: int = 1) -
         ident: what ids in the SVG begin with; unique in its page.
         step: how many neighbouring positions share one dot, which shows the worst of them.
     """
-    axis = _Axis.of(limit_ratio(error, result.limit) for result in results for error in result.error_by_position)
+    axis = _Axis.of(limit_ratio(error, result.limit or 0.0) for result in results for error in result.error_by_position)
     longest = max((len(result.error_by_position) for result in results), default=1)
     worst = max(results, key=lambda result: result.worst_ratio, default=None)
     groups, ring = [], Markup("")
@@ -100,8 +100,8 @@ def position_plot(results: Sequence[CaseResult], ident: str, *, step: int = 1) -
             error = max(errors)
             end = start + len(errors) - 1
             where = f"position {start}" if end == start else f"positions {start} to {end}, the worst"
-            x, y = _root(start + errors.index(error), longest), axis.place(limit_ratio(error, result.limit))
-            title = f"{result.name}, {where}: {number(error)}, {of_limit(limit_ratio(error, result.limit))}"
+            x, y = _root(start + errors.index(error), longest), axis.place(limit_ratio(error, result.limit or 0.0))
+            title = f"{result.name}, {where}: {number(error)}, {of_limit(limit_ratio(error, result.limit or 0.0))}"
             dots.append(_dot(x, y, title))
             if result is worst and start <= result.worst_index[1] <= end:
                 ring = _ring(x, y, f"{result.name}, position {result.worst_index[1]}")

@@ -15,7 +15,7 @@ def constant(name: str, value: Any, dtype: Any = np.int64) -> ir.Node:
     """A Constant node called `name`; its output is named after it."""
     tensor = ir.tensor(np.array(value, dtype))
     node = ir.node("Constant", [], attributes={"value": tensor}, name=name)
-    node.outputs[0].shape = ir.Shape(tensor.shape)
+    node.outputs[0].shape = ir.Shape(tensor.shape.numpy())
     node.outputs[0].type = ir.TensorType(tensor.dtype)
     return name_outputs(node)
 

@@ -49,10 +49,10 @@ def _alike(products: list[ir.Node]) -> bool:
 
 def _bias_add(product: ir.Node) -> ir.Node | None:
     """The Add of a bias that is the only reader of a product."""
-    uses = product.outputs[0].uses()
-    if len(uses) != 1 or uses[0].node.op_type != "Add":
+    readers = [node for node, _ in product.outputs[0].uses()]
+    if len(readers) != 1 or readers[0].op_type != "Add":
         return None
-    return uses[0].node if _bias(uses[0].node) is not None else None
+    return readers[0] if _bias(readers[0]) is not None else None
 
 
 def _bias(add: ir.Node) -> ir.Value | None:

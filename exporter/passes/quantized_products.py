@@ -114,6 +114,7 @@ def _coded(graph: ir.Graph, weight: ir.Value, scheme: Scheme) -> tuple[ir.Value,
     assert weight.shape is not None
     shape = weight.shape.numpy()
     rows, width = shape[::-1] if layout.transposed else shape
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
     if scheme.block is None:
         shapes = ((width, rows), (rows,))
         dtypes = (ir.DataType.INT8, ir.DataType.FLOAT)
@@ -179,7 +180,7 @@ def _head(graph: ir.Graph, node: ir.Node, weight: ir.Value, plan: PrecisionPlan)
     removed = [node]
     if node.op_type == "Gemm":
         flatten = x.producer() if x is not None else None
-        unflatten = out.uses()[0].node
+        unflatten = next(iter(out.uses())).node
         assert flatten is not None
         x, out = flatten.inputs[0], unflatten.outputs[0]
         removed = [unflatten, node]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -18,7 +19,7 @@ from models.gpt import GPTDecoder
 
 logger = logging.getLogger(__name__)
 
-MOST_TOKENS = 32_768
+MOST_TOKENS = 16_384
 LEAST_TOKENS = 1024
 _WINDOWS_AT_ONCE = 4
 _LOOKUP_WEIGHT = 0.05
@@ -58,7 +59,7 @@ def _rounded(
     decoder: GPTDecoder, plan: PrecisionPlan, windows: Tensor, first_names: dict[str, str]
 ) -> Iterator[tuple[tuple[str, ...], Codes]]:
     positions = torch.arange(windows.shape[1]).unsqueeze(0)
-    batches = list(windows.split(_WINDOWS_AT_ONCE))
+    batches = torch.split(windows, _WINDOWS_AT_ONCE)
     hidden = [decoder.embed(ids, positions) for ids in batches]
     bias = decoder.attention_bias(torch.ones_like(windows[:1]), windows.shape[1], hidden[0])
     past = hidden[0].new_zeros((1, decoder.n_heads, 0, decoder.head_dim))
@@ -90,7 +91,11 @@ def _rounded(
 
 
 def _name_of(block: nn.Module, layer: nn.Module) -> str:
-    return next(name for name, module in block.named_modules() if module is layer)
+    return next(str(name) for name, module in block.named_modules() if module is layer)
+
+
+class _ReadError(Exception):
+    """Ends a pass through a block where its layer's input is known: what lies behind is not needed yet."""
 
 
 def _second_moment(layer: nn.Linear, run: Any, hidden: Sequence[Tensor]) -> Tensor:
@@ -99,11 +104,13 @@ def _second_moment(layer: nn.Linear, run: Any, hidden: Sequence[Tensor]) -> Tens
 
     def add(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         moment.add_(_gram(inputs[0]))
+        raise _ReadError
 
     handle = layer.register_forward_pre_hook(add)
     try:
         for x in hidden:
-            run(x)
+            with contextlib.suppress(_ReadError):
+                run(x)
     finally:
         handle.remove()
     return moment
@@ -119,6 +126,6 @@ def _round_in_place(layers: Sequence[nn.Linear], moment: Tensor, scheme: Scheme)
     matrix = torch.cat([layer.weight for layer in layers])
     codes, scales = rounded_for_inputs(matrix, moment, scheme)
     restored = (codes * scales.unsqueeze(-1)).reshape(len(matrix), -1)[:, : matrix.shape[1]]
-    for layer, part in zip(layers, restored.split([layer.out_features for layer in layers]), strict=True):
+    for layer, part in zip(layers, torch.split(restored, [layer.out_features for layer in layers]), strict=True):
         layer.weight = nn.Parameter(part.clone(), requires_grad=False)
     return codes, scales

@@ -52,4 +52,5 @@ def _spread(second_moment_kk: Tensor) -> Tensor:
     moment[unread, unread] = 1
     moment.diagonal().add_(DAMPING * moment.diagonal().mean())
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
-    return torch.linalg.cholesky(inverse, upper=True)
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor

@@ -24,17 +24,12 @@ class Scheme:
     @property
     def lowest(self) -> int:
         """The smallest code; -128 is left out so that codes of 8 bits are symmetric."""
-        return -(2 ** (self.bits - 1)) + (1 if self.bits == 8 else 0)
+        return -(1 << (self.bits - 1)) + (1 if self.bits == 8 else 0)
 
     @property
     def highest(self) -> int:
         """The largest code."""
-        return int(2 ** (self.bits - 1)) - 1
-
-    @property
-    def zero_point(self) -> int:
-        """What is added to a code to store it without a sign."""
-        return int(2 ** (self.bits - 1))
+        return (1 << (self.bits - 1)) - 1
 
 
 @dataclass(frozen=True, slots=True)

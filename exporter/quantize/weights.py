@@ -72,8 +72,11 @@ def stored_codes(codes: Tensor, coded: Coded) -> Tensor:
     """
     if coded.block is None:
         return codes[:, 0].T.contiguous()
-    unsigned = (codes.to(torch.int16) + 2 ** (coded.bits - 1)).to(torch.uint8)
-    return unsigned if coded.bits == 8 else unsigned[..., 0::2] | (unsigned[..., 1::2] << 4)
+    unsigned: Tensor = (codes.to(torch.int16) + (1 << (coded.bits - 1))).to(torch.uint8)
+    if coded.bits == 8:
+        return unsigned
+    halves: Tensor = unsigned[..., 0::2] | (unsigned[..., 1::2] << 4)
+    return halves
 
 
 def stored_scales(scales: Tensor, coded: Coded) -> Tensor:

@@ -103,7 +103,7 @@ def test_a_fault_of_the_cache_publishes_nothing(
         for name in ("attention_bias", "embed"):  # the reference keeps what is right
             monkeypatch.setattr(GPTModel, name, getattr(GPTDecoder, name), raising=False)
         monkeypatch.setattr(*FAULTS[fault])
-    run = cli("onnx", saved, "--config", config_file, "--output", tmp_path / "out")
+    run = cli("onnx", saved, "--config", config_file, "--output", tmp_path / "out", "--profile", "portable")
     if fault is None:
         assert run.code == 0, run.err
         return

@@ -41,8 +41,8 @@ OUTPUTS = [
 
 
 @pytest.fixture(scope="module")
-def path(byte_original: Path) -> Path:
-    return byte_original / "onnx" / "model.onnx"
+def path(byte_portable: Path) -> Path:
+    return byte_portable / "onnx" / "model.onnx"
 
 
 def described(values: list[onnx.ValueInfoProto]) -> list[tuple[str, str, list[str | int]]]:
@@ -138,8 +138,20 @@ def test_a_row_of_nothing_but_padding_gives_finite_numbers(path: Path) -> None:
 @pytest.mark.parametrize("cached", [True, False])
 def test_every_opset_passes_the_gate(opset: int, cached: bool, cli: Callable[..., Run], tmp_path: Path) -> None:
     saved, config_file = save_byte_gpt(tmp_path / "in")
-    choices = [] if cached else ["--no-cache"]
-    run = cli("onnx", saved, "--config", config_file, "--output", tmp_path / "out", "--opset", opset, *choices)
+    choices = ["--profile", "portable", *([] if cached else ["--no-cache"])]
+    run = cli(
+        "onnx",
+        saved,
+        "--config",
+        config_file,
+        "--output",
+        tmp_path / "out",
+        "--opset",
+        opset,
+        *choices,
+        "--profile",
+        "portable",
+    )
     assert run.code == 0, run.err
     model = onnx.load(tmp_path / "out" / "onnx" / "model.onnx")
     assert {entry.version for entry in model.opset_import} == {opset}

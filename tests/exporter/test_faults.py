@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import exporter
 from exporter.artifact import Artifact
 from exporter.errors import GptExportError, ParityError
+from exporter.gate.report import WeightsResult
 from exporter.script import script
 from models import DummyGPTModel
 from tests import samples
@@ -172,7 +173,8 @@ def test_a_corrupted_row_that_no_case_reads_is_caught_by_the_weights_alone(
     assert not output.exists()
 
     # The control: without that check the fault is published, because no case reads the row.
-    monkeypatch.setattr("exporter.pipeline.check_weights", lambda *_: None)
+    unchecked = WeightsResult(checked=0, size_bytes=0, mismatches=())
+    monkeypatch.setattr("exporter.comparison.check_weights", lambda *_: unchecked)
     export_tiny(module, output, **settings)
     assert output.exists()
 

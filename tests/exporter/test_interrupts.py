@@ -127,7 +127,7 @@ def export_wide(output: Path, on_stage: Callable[[str], None]) -> None:
     exporter.export(module, output, context_length=24, vocab_size=4000, on_stage=on_stage)
 
 
-@pytest.mark.parametrize("stage", ["write weights", "write TorchScript", "run eager"])
+@pytest.mark.parametrize("stage", ["write fp32", "write TorchScript", "run eager"])
 def test_a_disk_that_fills_up_on_the_way_publishes_nothing(stage: str, small_disk: Path) -> None:
     def fill(name: str) -> None:
         if name == stage:

@@ -29,7 +29,7 @@ STAGES = (
     "script",
     "graph",
     "passes",
-    "write weights",
+    "write fp32",
     "write TorchScript",
     "compare weights",
     "run eager",

@@ -140,10 +140,14 @@ def traced_file(gpt2: tuple[nn.Module, Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
-def ours(byte_original: Path, tmp_path: Path) -> tuple[Path, tuple[object, ...]]:
+def ours(byte_portable: Path, tmp_path: Path) -> tuple[Path, tuple[object, ...]]:
     """Our own cached graph with nothing beside it, and the options that name its checkpoint."""
-    checkpoint = byte_original.parent / "checkpoint"
-    path = copied(byte_original / "onnx" / "model.onnx", tmp_path / "bare", nothing)
+    return _bare(byte_portable, tmp_path)
+
+
+def _bare(artifact: Path, tmp_path: Path) -> tuple[Path, tuple[object, ...]]:
+    checkpoint = artifact.parent / "checkpoint"
+    path = copied(artifact / "onnx" / "model.onnx", tmp_path / "bare", nothing)
     return path, ("--against", checkpoint / "model.pth", "--config", checkpoint / "book.json")
 
 
@@ -158,10 +162,11 @@ def names_of(report: dict[str, Any]) -> set[str]:
     return {case["name"] for case in report["cases"]["onnx"]}
 
 
+@pytest.mark.parametrize("artifact", ["byte_portable", "byte_original"])
 def test_our_cached_graph_passes_as_anybodys_file_with_cache_masks_and_chunks(
-    cli: Cli, ours: tuple[Path, tuple[object, ...]]
+    artifact: str, cli: Cli, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    path, against = ours
+    path, against = _bare(request.getfixturevalue(artifact), tmp_path)
     report = report_of(cli("validate", path, *against, "--json"))
     assert {"cache-steps", "cache-chunks", "pad-left", "pad-right", "pad-left-chunks", "greedy"} <= names_of(report)
     assert not any("there is no" in note or "not run" in note for note in report["notes"])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.artifact import Artifact
-from exporter.config import ExportConfig
+from exporter.config import ExportConfig, Profile
 from exporter.gpt_source import checkpoint_source
 from exporter.lint.finding import Severity
 from exporter.lint.run import lint_path
@@ -43,14 +43,17 @@ def test_our_skeleton_has_no_errors(export_tiny: Callable[..., Artifact], opset:
     assert {each.severity for each in report.findings} <= {Severity.NOTE}
 
 
+@pytest.mark.parametrize(("profile", "oldest"), [("portable", "1.17"), ("ort", "1.23")])
 @pytest.mark.parametrize("consumer", CONSUMERS)
 @pytest.mark.parametrize("size", ["tiny", "external"])
-def test_our_cached_decoder_has_no_findings_for_any_consumer(tmp_path: Path, consumer: str, size: str) -> None:
-    larger = {"emb_dim": 128, "vocab_size": 32_768} if size == "external" else {}
+def test_our_cached_decoder_has_no_findings_for_any_consumer(
+    tmp_path: Path, consumer: str, size: str, profile: Profile, oldest: str
+) -> None:
+    larger = {"emb_dim": 128, "vocab_size": 32_768} if size == "external" else {"n_heads": 2}
     source = decoder_source(samples.TINY_CONFIG | larger, tmp_path / "checkpoint")
-    artifact = export(source, ExportConfig(gate="off"), tmp_path / "out" / "tiny")
+    artifact = export(source, ExportConfig(gate="off", profile=profile), tmp_path / "out" / "tiny")
     assert (artifact.folder / "onnx" / "model.onnx_data").exists() == (size == "external")
-    report = lint_path(artifact.folder, LintSettings(consumers=(consumer,), target_ort="1.17"))
+    report = lint_path(artifact.folder, LintSettings(consumers=(consumer,), target_ort=oldest))
     assert report.findings == ()
 
 
