@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from exporter.cli.bench import bench
 from exporter.cli.errors import ErrorHandlingGroup
 from exporter.cli.generate import generate
 from exporter.cli.inspect import inspect
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for command in (onnx, torchscript, validate, inspect, lint, generate, package, serve):
+for command in (onnx, torchscript, validate, inspect, lint, generate, package, serve, bench):
     cli.add_command(command)
 
 

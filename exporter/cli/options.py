@@ -130,6 +130,18 @@ gate_option = click.option(
 )
 
 
+def whole_numbers(_context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Whole numbers from a list with commas.
+
+    Raises:
+        click.BadParameter: something in it is no whole number of at least 1.
+    """
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers of at least 1, such as {parameter.default}")
+    return tuple(map(int, parts))
+
+
 def as_json() -> bool:
     """Whether `--json` was given."""
     return click.get_current_context().ensure_object(RunOptions).as_json
