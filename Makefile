@@ -8,8 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 ARTIFACT := artifacts/dummy-124m
 CONSUMERS := .consumers
 
-.PHONY: export test lint consumers consumers-node compatibility bench-export bench-noise bench-stages screenshot \
-	web-screenshot clean
+.PHONY: export test lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
+	bench-stages screenshot web-screenshot clean
 
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
@@ -41,6 +41,16 @@ compatibility: $(VENV)/installed-test consumers
 	GPT_EXPORT_COMPATIBILITY=$(CURDIR)/$(CONSUMERS)/compatibility.jsonl $(BIN)/python -m pytest tests/consumers tests/browser
 	$(BIN)/python -m benches.consumers_record $(CONSUMERS)/compatibility.jsonl
 	$(BIN)/python -m benches.consumers_doc
+
+# Decoding beside other programs; their environments (llama.cpp is built) and files are made once, in benches/.cache.
+bench: $(VENV)/installed
+	$(BIN)/python -m benches.decode_peers $(BENCH_FLAGS)
+	$(BIN)/python -m benches.performance_doc
+
+# What quantisation costs: CHECKPOINT=<GPT-2 in Hugging Face format> TEXT=<a file it was not trained on>.
+bench-quality: $(VENV)/installed
+	$(BIN)/python -m benches.quality $(CHECKPOINT) $(TEXT) $(BENCH_FLAGS)
+	$(BIN)/python -m benches.performance_doc
 
 # Beside Optimum and cp; Optimum's environment and the checkpoints are made once, in benches/.cache.
 bench-export: $(VENV)/installed

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benches import decode_doc
 from benches.page import keep_current
 from benches.record import RESULTS, read_record
+from benches.tables import machine_line, met, range_of, table
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 NOT_MEASURED = "*Not measured yet.*"
@@ -26,22 +28,11 @@ def render(page: str, results: Path = RESULTS) -> str:
     """
 
     def block(match: re.Match[str]) -> str:
-        record, table = BLOCKS[match["name"]]
+        record, text = BLOCKS[match["name"]]
         values = read_record(record, results)
-        return f"{match['begin']}{table(values) if values else NOT_MEASURED}\n{match['end']}"
+        return f"{match['begin']}{text(values) if values else NOT_MEASURED}\n{match['end']}"
 
     return _BLOCK.sub(block, page)
-
-
-def machine_line(values: Mapping[str, Any]) -> str:
-    """The machine and the versions that the figures come from, in one line."""
-    machine = values["machine"]
-    versions = machine["libraries"] | {f"{name} (peer)": version for name, version in values.get("peers", {}).items()}
-    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return (
-        f"Measured on {machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']} GB, {machine['system']}, "
-        f"Python {machine['python']}; {listed}."
-    )
 
 
 def exports_table(values: Mapping[str, Any]) -> str:
@@ -59,16 +50,16 @@ def graphs_table(values: Mapping[str, Any]) -> str:
             [
                 f"`{name}`",
                 *(f"{stages[stage]['median']:.2f}" for stage in ("script", "graph", "passes")),
-                _range(together["seconds"], 2),
-                _range(together["anon_mb"], 0),
-                _range(together["rss_mb"], 0),
+                range_of(together["seconds"], 2),
+                range_of(together["anon_mb"], 0),
+                range_of(together["rss_mb"], 0),
             ]
         )
     target = values["target"]
     head = ["source", "script, s", "graph, s", "passes, s", "together, s", "anonymous, MB", "RSS, MB"]
     verdict = "reached" if target["met"] else "**missed**"
     limits = f"under {target['target_seconds']:g} s and {target['target_mb']:g} MB of anonymous memory"
-    return f"{_table(head, rows)}\n\nTo reach for the skeleton: {limits}; {verdict}."
+    return f"{table(head, rows)}\n\nTo reach for the skeleton: {limits}; {verdict}."
 
 
 def peers_table(values: Mapping[str, Any]) -> str:
@@ -80,13 +71,13 @@ def peers_table(values: Mapping[str, Any]) -> str:
             for name, tool in sorted(found["tools"].items(), key=lambda item: item[1]["wall_s"]["median"])
         ]
         head = ["", "wall time, s", "peak RSS, MB", "peak anonymous, MB", "written, MB", "runs"]
-        parts.append(f"GPT-2 {size}, a checkpoint of {found['checkpoint_mb']:.0f} MB:\n\n{_table(head, rows)}")
+        parts.append(f"GPT-2 {size}, a checkpoint of {found['checkpoint_mb']:.0f} MB:\n\n{table(head, rows)}")
     if targets := values["targets"]:
         rows = [
-            [one["what"], f"{one['value']:.2f} {one['unit']}", f"{one['limit']:g} {one['unit']}", _met(one["met"])]
+            [one["what"], f"{one['value']:.2f} {one['unit']}", f"{one['limit']:g} {one['unit']}", met(one["met"])]
             for one in targets
         ]
-        parts.append(_table(["to reach", "found", "limit", ""], rows))
+        parts.append(table(["to reach", "found", "limit", ""], rows))
     return "\n\n".join(parts)
 
 
@@ -103,53 +94,41 @@ def noise_table(values: Mapping[str, Any]) -> str:
         for key, text in names.items()
     ]
     count = found["ratio_to_case"]["count"]
-    table = _table(["in units of", "median", "90 %", "99 %", "largest"], rows)
-    return f"{machine_line(values)}\n\n{len(values['models'])} models, {count} cases:\n\n{table}"
+    shown = table(["in units of", "median", "90 %", "99 %", "largest"], rows)
+    return f"{machine_line(values)}\n\n{len(values['models'])} models, {count} cases:\n\n{shown}"
 
 
 BLOCKS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "decode": ("decode", decode_doc.targets_table),
+    "decode-all": ("decode", decode_doc.everyone_table),
     "exports": ("export-stages", exports_table),
     "graphs": ("export-stages", graphs_table),
     "noise": ("noise", noise_table),
     "peers": ("export-peers", peers_table),
+    "quality": ("quality", decode_doc.quality_table),
 }
 """By marker, the result that is read and the text that is made of it."""
 
 
 def _stages(name: str, found: Mapping[str, Any]) -> str:
     rows = [
-        [stage["stage"], _range(stage["seconds"], 2), _range(stage["anon_mb"], 0), _range(stage["rss_mb"], 0)]
+        [stage["stage"], range_of(stage["seconds"], 2), range_of(stage["anon_mb"], 0), range_of(stage["rss_mb"], 0)]
         for stage in found["stages"]
     ]
     base = found["base"]
     intro = (
-        f"`{name}`: {_range(found['total_seconds'], 1)} s in all. Memory is the peak during the stage, above an "
+        f"`{name}`: {range_of(found['total_seconds'], 1)} s in all. Memory is the peak during the stage, above an "
         f"interpreter with torch imported ({base['anon_mb']['median']:.0f} MB anonymous, "
         f"{base['rss_mb']['median']:.0f} MB RSS, after {base['seconds']['median']:.1f} s):"
     )
-    return f"{intro}\n\n{_table(['stage', 'seconds', 'anonymous, MB', 'RSS, MB'], rows)}"
+    return f"{intro}\n\n{table(['stage', 'seconds', 'anonymous, MB', 'RSS, MB'], rows)}"
 
 
 def _figures(tool: Mapping[str, Any]) -> list[str]:
-    wall, size = _range(tool["wall_s"], 1), f"{tool['output_mb']['median']:.0f}"
+    wall, size = range_of(tool["wall_s"], 1), f"{tool['output_mb']['median']:.0f}"
     if tool["failure"]:
         wall, size = f"{tool['failure']}, after {tool['wall_s']['median']:.0f} s", "none"
-    return [wall, _range(tool["peak_rss_mb"], 0), _range(tool["peak_anon_mb"], 0), size, str(tool["runs"])]
-
-
-def _range(figures: Mapping[str, float], digits: int) -> str:
-    """The median, and the range where it is seen at this precision."""
-    median, low, high = (f"{figures[key]:.{digits}f}" for key in ("median", "min", "max"))
-    return median if low == high else f"{median} ({low} to {high})"
-
-
-def _met(met: bool) -> str:
-    return "reached" if met else "**missed**"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return [wall, range_of(tool["peak_rss_mb"], 0), range_of(tool["peak_anon_mb"], 0), size, str(tool["runs"])]
 
 
 def main() -> None:
