@@ -38,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="a trained GPT-2 in Hugging Face format, with its tokenizer")
     parser.add_argument("text", type=Path, help="UTF-8 that it was not trained on")
+    parser.add_argument("--calibration", type=Path, help="a text, not TEXT, that our int4 is rounded for")
     parser.add_argument("--windows", type=int, help="score the first so many.  [default: all]")
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--artifact", type=Path, help="ours.  [default: an export of the checkpoint]")
@@ -46,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     CACHE.mkdir(parents=True, exist_ok=True)
     files = Files(options.checkpoint.resolve())
-    artifact = options.artifact or files.artifact()
+    artifact = options.artifact or files.artifact(options.calibration)
     context = int(Artifact.open(artifact).manifest.model["context_length"])
     ids = windows(read_ids(files.checkpoint(), options.text), context)[: options.windows]
     entrants = chosen([*chosen(peers(files), ENGINES), *ours(artifact)], options.only)

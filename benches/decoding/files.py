@@ -50,10 +50,14 @@ class Files:
             (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         return folder
 
-    def artifact(self) -> Path:
-        """Our artifact with its default variants; the gate is recorded and not enforced: weights may be random."""
+    def artifact(self, calibration: Path | None = None) -> Path:
+        """Our artifact in every precision that peers have; int4 is rounded for the text `calibration` if there is one.
+
+        The gate is recorded and not enforced: it measures what quantisation costs, and weights may be random.
+        """
         command = [Path(sys.executable).with_name("gpt-export"), "onnx", self.checkpoint(), "--gate", "report"]
-        return self._made("artifact", [*command, "--output"])
+        command = [*command, "--precision", "fp32,int8,int4", *(["--calibration", calibration] if calibration else [])]
+        return self._made("artifact-calibrated" if calibration else "artifact", [*command, "--output"])
 
     def optimum(self) -> Path:
         """Optimum's export with a cache."""

@@ -122,7 +122,7 @@ def test_a_graph_without_a_cache_is_measured_and_said(byte_uncached: Path) -> No
 def test_the_table_shows_every_variant_and_note(found: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     print_benchmark(found)
     out = capsys.readouterr().out
-    assert "fp32 (portable)" in out
+    assert f"fp32 ({found['variants']['fp32']['profile']})" in out
     assert all(row[0] in out for row in rows(found))
     assert all(note in out.replace("\n", " ") for note in found["notes"])
 
