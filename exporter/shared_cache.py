@@ -1,4 +1,4 @@
-"""Decoding on a graph with GroupQueryAttention: past and present are one buffer as long as the context, made once."""
+"""Decoding on a graph with GroupQueryAttention: past and present are one buffer, with room for what is to come."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from exporter.decoding import Ids, Logits, even_chunks
 from exporter.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
+
+ROOM_STEP = 256
+"""The buffer's length is a multiple of this until it reaches the context."""
 
 
 class SharedDecoding:
@@ -32,8 +35,8 @@ class SharedDecoding:
         self._session = session
         self._batch = batch
         self._names = list(zip(cache.past_names(), cache.present_names(), strict=True))
-        shape = (batch, cache.n_heads, context_length, cache.head_dim)
-        self._buffers = [np.zeros(shape, dtype) for _ in self._names]  # pages are taken when they are written
+        self._context_length = context_length
+        self._buffers = np.zeros((len(self._names), batch, cache.n_heads, 0, cache.head_dim), dtype)
         self._mask: Ids = np.zeros((batch, context_length), np.int64)
         self._length = 0
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
@@ -66,10 +69,26 @@ class SharedDecoding:
 
     def _append(self, ids: Ids, mask: Ids) -> Ids:
         """Notes the mask of new tokens; returns their positions."""
+        self._reserve(self._length + ids.shape[1])
         before = self._mask.sum(axis=1, keepdims=True)
         self._mask[:, self._length : self._length + ids.shape[1]] = mask
         positions: Ids = np.maximum(before + np.cumsum(mask, axis=1) - 1, 0)
         return positions
+
+    def _reserve(self, length: int) -> None:
+        """Makes room for `length` tokens, and for as many again, so that the past is seldom copied.
+
+        All layers share one array: from a few megabytes on NumPy asks Linux for huge pages, and reading a long past is
+        a quarter faster in these.
+        """
+        held = self._buffers.shape[3]
+        if length <= held:
+            return
+        room = max(length, min(self._context_length, max(2 * held, -(-length // ROOM_STEP) * ROOM_STEP)))
+        grown = np.zeros((*self._buffers.shape[:3], room, self._buffers.shape[4]), self._buffers.dtype)
+        grown[:, :, :, : self._length] = self._buffers[:, :, :, : self._length]
+        self._buffers = grown
+        self._bindings.clear()
 
     def _runnable(self, new: int) -> list[slice]:
         """The rows that can be run at once: all, unless several tokens come behind a past."""

@@ -22,8 +22,6 @@ ACCURACY_LEVEL = 4
 LEAST_COVERAGE = 0.95
 _TOKEN_ZERO_POINT = 128
 _TOKEN_STEPS = 127
-_LEAST_SCALE = 1e-30
-"""Keeps a token of zeros from a division by zero."""
 
 
 class QuantizeProducts(InPlacePass):
@@ -222,6 +220,8 @@ def _lookup(graph: ir.Graph, gather: ir.Node, codes: ir.Value, scales: ir.Value,
 class _Tokens:
     """Quantises activations token by token: symmetric, 8 bits, one scale for each row of a flat (tokens, K) tensor.
 
+    A token of zeros has the scale 0: whatever codes it gets, they are multiplied by 0 behind the product.
+
     A scale for each token, and none for all of them, keeps what is computed of a token independent of those behind it
     and of the rows beside it. Method: Dettmers et al., arXiv:2208.07339, section 2 (vector-wise), without outliers.
     """
@@ -250,14 +250,13 @@ class _Tokens:
         largest = ir.node(
             "ReduceMax", [size.outputs[0], shared["last_axis"]], attributes={"keepdims": 1}, name=f"{name}/largest"
         )
-        step = ir.node("Mul", [largest.outputs[0], shared["step"]], name=f"{name}/step")
-        scale = ir.node("Max", [step.outputs[0], shared["least"]], name=f"{name}/scale")
+        scale = ir.node("Mul", [largest.outputs[0], shared["step"]], name=f"{name}/scale")
         flat = ir.node("Squeeze", [scale.outputs[0], shared["last_axis"]], name=f"{name}/scale_1d")
         codes = ir.node(
             "QuantizeLinear", [x, flat.outputs[0], shared["zero_points"]], attributes={"axis": 0}, name=f"{name}/tokens"
         )
         self._done[x] = codes.outputs[0], scale.outputs[0]
-        return [size, largest, step, scale, flat, codes]
+        return [size, largest, scale, flat, codes]
 
     def _share(self) -> None:
         ids = graph_input(self._graph, INPUT_IDS)
@@ -265,7 +264,6 @@ class _Tokens:
         for key, value, dtype in (
             ("one", 1, np.float32),
             ("step", 1 / _TOKEN_STEPS, np.float32),
-            ("least", _LEAST_SCALE, np.float32),
             ("last_axis", [-1], np.int64),
             ("zero_point", _TOKEN_ZERO_POINT, np.uint8),
         ):

@@ -241,3 +241,15 @@ def test_a_layer_that_was_not_fused_is_an_error() -> None:
             check_fusions(counts | {name: counts[name] - 1}, 2)
     with pytest.raises(GraphError, match="Softmax are left"):
         check_fusions(counts | {"Softmax": 1}, 2)
+
+
+def test_a_token_of_zeros_stays_one_in_int8(tmp_path: Path) -> None:
+    blank = random_source(replace(BOOK, tied_head=False, norm_bias=False), SPREAD, seed=3)
+    for layer in range(BOOK.n_layers):
+        blank.weights[f"trf_blocks.{layer}.norm1.scale"].zero_()
+    given = inputs(blank, past=0, new=6)
+    wanted = run(build_graph(blank, ExportConfig(profile="portable")), blank, tmp_path, given)
+    assert blank.cache is not None
+    fused = run_passes(build_graph(blank, ExportConfig(profile="portable")), fused_passes(blank.cache.n_heads))
+    model = run_passes(fused, quantizing_passes(PLANS["int8"]))
+    assert_same(run(model, blank, tmp_path, given), wanted, given, ALLOWED["int8"])
