@@ -140,6 +140,7 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
         error_by_position=tuple(float(f"{error:.2g}") for error in by_position),
         perplexity_tokens=n_targets,
         perplexity_limit=tolerance.limits.perplexity_change,
+        vocab_size=reference.shape[2],
         kl_limit=tolerance.limits.kl_mean,
         top1_limit=tolerance.limits.top1,
     )

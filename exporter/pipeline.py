@@ -29,7 +29,7 @@ from exporter.passes import portable_passes, run_passes
 from exporter.passes.grouped_attention import HEAD_MULTIPLE
 from exporter.progress import OnStage, ignore
 from exporter.quantize.calibration import calibrate
-from exporter.quantize.schemes import PLANS
+from exporter.quantize.schemes import PLANS, Precision
 from exporter.script import script, script_cached
 from exporter.signature import example_sizes
 from exporter.source import Source
@@ -40,6 +40,8 @@ from exporter.variants import VARIANT_PATHS, in_profile, write_variant
 logger = logging.getLogger(__name__)
 
 PARITY_NAME = "parity.json"
+_BITS: Mapping[Precision, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
+"""Of a weight in the file, without scales and without what stays float32."""
 
 
 def export(
@@ -192,6 +194,8 @@ def _write_manifest(
 
 
 def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:
-    weights = sum(4 * source.weights[name].numel() for name in set(source.first_names().values()))
-    copies = int(config.onnx) + 2 * bool(config.torchscript)  # TorchScript is drafted and then written canonically
-    return copies * weights + 4 * source.vocab_size * sum(case.positions for case in cases)
+    """About what an export takes on disk at its largest: every file, and eager's logits."""
+    numbers = sum(source.weights[name].numel() for name in set(source.first_names().values()))
+    bits = sum(_BITS[precision] for precision in config.precisions) if config.onnx else 0
+    bits += 2 * 32 if config.torchscript else 0  # TorchScript is drafted and then written canonically
+    return bits * numbers // 8 + 4 * source.vocab_size * sum(case.positions for case in cases)

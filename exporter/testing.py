@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from exporter.artifact import Artifact
 from exporter.comparison import BASE, validate_artifact
 from exporter.config import ExportConfig
-from exporter.errors import ArtifactError
+from exporter.errors import ArtifactError, SourceError
 from exporter.foreign.validate import validate_file
 from exporter.gate.limits import Limits
 from exporter.gate.report import ParityReport
@@ -129,14 +129,23 @@ def _against_module(
         return validate_file(path, source, ExportConfig(cases=cases, limits=limits))
     artifact = Artifact.open(path)
     export, model = artifact.manifest.export, artifact.manifest.model
-    variant = artifact.manifest.variants.get(BASE)
+    variants = artifact.manifest.variants
+    variant = variants.get(BASE) or next(iter(variants.values()), None)
     cache = CacheShape(**variant["cache"]) if variant and variant["cache"] else None
     source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), cache)
     config = ExportConfig(cases=cases, limits=limits or Limits(**export["limits"]), seed=int(export["seed"]))
-    if variant and not _same_names(variant["weights"], source):
-        artifact.verify()  # another class's names: weights are matched by content, as in anybody's file
-        return validate_file(artifact.variant_path(BASE), source, config)
-    return validate_artifact(artifact, source, config)
+    if variant is None or _same_names(variant["weights"], source):
+        return validate_artifact(artifact, source, config)
+    artifact.verify()  # another class's names: weights are matched by content, as in anybody's file
+    if BASE not in variants:
+        raise SourceError(
+            f"{path} has {', '.join(variants)} alone, whose weights are found by the names of the checkpoint's own "
+            "class; pass the checkpoint, or export fp32 as well"
+        )
+    report = validate_file(artifact.variant_path(BASE), source, config)
+    others = ", ".join(name for name in variants if name != BASE)
+    note = f"{others} were not compared: the module has other names for its weights; pass the checkpoint for that"
+    return dataclasses.replace(report, notes=(*report.notes, note)) if others else report
 
 
 def _source(module: nn.Module, name: str, vocab_size: int, context_length: int, cache: CacheShape | None) -> Source:

@@ -21,10 +21,13 @@ from exporter import pipeline
 from exporter.artifact import Artifact
 from exporter.config import ExportConfig
 from exporter.gpt_source import checkpoint_source
+from exporter.quantize.schemes import PRECISIONS
 from exporter.runtime import Session
+from exporter.source import Source
 from models import GPT_CONFIG_124M, DummyGPTModel
 from tests import samples
 from tests.byte_gpt import save_byte_gpt
+from tests.trained_gpt import HELD_OUT, TEXTS, save_trained_gpt
 
 GPT_EXPORT = str(Path(sys.executable).with_name("gpt-export"))
 """The console script of the environment that runs the tests."""
@@ -196,6 +199,24 @@ def byte_variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("variants")
     config = {"precisions": ("fp32", "fp16", "int8", "int4"), "gate": "report"}
     return _export_saved(save_byte_gpt(folder / "checkpoint"), folder / "artifact", **config)
+
+
+@pytest.fixture(scope="session")
+def trained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small trained GPT (`tests.trained_gpt`), its configuration and tokenizer beside it."""
+    return save_trained_gpt(tmp_path_factory.mktemp("trained") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def trained_source(trained_checkpoint: Path) -> Source:
+    return checkpoint_source(trained_checkpoint, config_file=trained_checkpoint.with_name("book.json"))
+
+
+@pytest.fixture(scope="session")
+def trained_variants(tmp_path_factory: pytest.TempPathFactory, trained_source: Source) -> Path:
+    """The trained GPT in every precision, each of which passed its gate. Read it, never change it."""
+    config = ExportConfig(precisions=PRECISIONS, texts=TEXTS, corpus=HELD_OUT)
+    return pipeline.export(trained_source, config, tmp_path_factory.mktemp("precisions") / "artifact").folder
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ one has no more in common with its source than noise has, whatever the logits on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from exporter.layout import Coded, Layout
 LEAST_SQNR_DB = {8: 30.0, 4: 8.0}
 """By bits. Rounding normal weights to 8 bits by row leaves about 37 dB, to 4 bits by block about 20 dB; GPTQ gives some
 of that away for better outputs (docs/quantisation.md). Another matrix leaves -3 dB."""
+MOST_DRIFT = 0.3
+"""Steps by which codes may be off on average. Rounding drifts by next to nothing; a zero point off by one is a step off
+everywhere, which at 8 bits leaves more than 30 dB."""
 _ROWS_AT_ONCE = 4096
 
 
@@ -67,19 +70,11 @@ def check_codes(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[str,
     for sources, pair in parts.items():
         (codes_name, coded), (scales_name, _) = pair["codes"], pair["scales"]
         codes, scales = (stored_array(tensors[name], path.parent) for name in (codes_name, scales_name))
-        signal = noise = 0.0
-        for start, rows in _source_rows(weights, sources):
-            stored = read_back(codes, scales, coded, start, len(rows), rows.shape[1])
-            signal += float(np.square(rows, dtype=np.float64).sum())
-            noise += float(np.square(rows - stored, dtype=np.float64).sum())
-            elements += rows.size
+        sums = _compared(weights, sources, codes, scales, coded)
+        elements += sums.elements
         label = " + ".join(sources)
-        found[label] = 10 * math.log10(signal / noise) if signal and noise else math.inf
-        if not found[label] >= LEAST_SQNR_DB[coded.bits]:
-            faults.append(
-                f"weight {label}: its {coded.bits}-bit codes are {found[label]:.1f} dB above their error, "
-                f"at least {LEAST_SQNR_DB[coded.bits]:g} dB are demanded"
-            )
+        found[label] = sums.sqnr_db
+        faults += [f"weight {label}: its {coded.bits}-bit codes {words}" for words in sums.faults(coded.bits)]
     worst = min(found, key=lambda name: found[name], default="")
     finite = found and math.isfinite(found[worst])
     return CodesResult(
@@ -89,6 +84,55 @@ def check_codes(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[str,
         worst_matrix=worst,
         faults=tuple(faults),
     )
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What the rows of one matrix add up to."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    drift: float = 0.0
+    elements: int = 0
+    lost: int = 0
+    """Rows whose error is larger than they are: those of another neuron, head or token."""
+
+    @property
+    def sqnr_db(self) -> float:
+        if not self.noise:
+            return math.inf
+        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+
+    def faults(self, bits: int) -> Iterator[str]:
+        if not self.sqnr_db >= LEAST_SQNR_DB[bits]:
+            yield f"are {self.sqnr_db:.1f} dB above their error, at least {LEAST_SQNR_DB[bits]:g} dB are demanded"
+        elif self.lost:
+            yield f"have {self.lost} rows that are not the source's: swapped, perhaps, with others"
+        if self.elements and not abs(self.drift) <= MOST_DRIFT * self.elements:
+            yield f"are off by {self.drift / self.elements:+.2f} of a step on average: another zero point, perhaps"
+
+
+def _compared(
+    weights: Mapping[str, Tensor],
+    sources: tuple[str, ...],
+    codes: NDArray[Any],
+    scales: NDArray[Any],
+    coded: Coded,
+) -> _Sums:
+    sums = _Sums()
+    for start, rows in _source_rows(weights, sources):
+        stored = read_back(codes, scales, coded, start, len(rows), rows.shape[1])
+        steps = scales[start : start + len(rows)]
+        steps = steps[:, None] if coded.block is None else np.repeat(steps, coded.block, axis=1)[:, : rows.shape[1]]
+        error = stored.astype(np.float64) - rows
+        signal, noise = (np.square(each, dtype=np.float64).sum(axis=1) for each in (rows, error))
+        sums.signal += float(signal.sum())
+        sums.noise += float(noise.sum())
+        sums.lost += int(np.count_nonzero(noise > signal))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sums.drift += float((error / steps).sum())
+        sums.elements += rows.size
+    return sums
 
 
 def read_back(

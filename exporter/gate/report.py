@@ -50,6 +50,7 @@ class CaseResult:
     perplexity_tokens: int = 0
     """How many next tokens the perplexities are of."""
     perplexity_limit: float | None = None
+    vocab_size: int = UNKNOWN_TEXT
     error_by_position: tuple[float, ...] = ()
     """The largest difference at each position, over the rows."""
     kl_limit: float | None = None
@@ -90,7 +91,8 @@ class CaseResult:
     @property
     def judged_perplexity_change(self) -> float:
         """`perplexity_change` where it means something, else 0: on enough tokens of a text that the model knows."""
-        known = self.reference_perplexity is not None and self.reference_perplexity < UNKNOWN_TEXT
+        guessed = min(UNKNOWN_TEXT, self.vocab_size)  # a guess among all tokens has a perplexity of their number
+        known = self.reference_perplexity is not None and self.reference_perplexity < guessed
         enough = self.perplexity_tokens >= PERPLEXITY_TOKENS
         return (self.perplexity_change or 0.0) if known and enough else 0.0
 

@@ -47,7 +47,7 @@ def rounded_for_inputs(matrix_nk: Tensor, second_moment_kk: Tensor, scheme: Sche
 
 def _spread(second_moment_kk: Tensor) -> Tensor:
     """The upper Cholesky factor of the inverse of the damped second moment, float64 (K, K)."""
-    moment = second_moment_kk.to(torch.float64)
+    moment = second_moment_kk.to(torch.float64, copy=True)
     unread = moment.diagonal() == 0
     moment[unread, unread] = 1
     moment.diagonal().add_(DAMPING * moment.diagonal().mean())

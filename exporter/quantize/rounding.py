@@ -40,16 +40,22 @@ def best_scales(weights: Tensor, scheme: Scheme) -> Tensor:
     """
     extreme = weights.gather(-1, weights.abs().argmax(dim=-1, keepdim=True))
     if scheme.bits == 8:
-        return torch.where(extreme == 0, 1.0, extreme.abs() / scheme.highest)
+        return _not_zero(extreme.abs() / scheme.highest)
+    unit = _not_zero(extreme)  # squares of very large or small weights leave float32
     best = torch.ones_like(extreme)
     least = torch.full_like(extreme, float("inf"))
     for end in (scheme.lowest, scheme.highest):
         for shrink in _SHRINKS:
-            scale = torch.where(extreme == 0, 1.0, extreme * (shrink / end))
-            error = (nearest(weights, scale, scheme) * scale - weights).square().sum(dim=-1, keepdim=True)
+            scale = _not_zero(extreme * (shrink / end))
+            error = ((nearest(weights, scale, scheme) * scale - weights) / unit).square().sum(dim=-1, keepdim=True)
             better = error < least
             best, least = torch.where(better, scale, best), torch.where(better, error, least)
     return best
+
+
+def _not_zero(scale: Tensor) -> Tensor:
+    """`scale` with 1 where it is 0: where all weights are, or too small to be divided further."""
+    return torch.where(scale == 0, 1.0, scale)
 
 
 def nearest(weights: Tensor, scales: Tensor, scheme: Scheme) -> Tensor:
