@@ -14,6 +14,7 @@ from torch.nn import functional
 from exporter import pipeline
 from exporter.config import ExportConfig
 from exporter.errors import ConfigError
+from exporter.gate.limits import LIMITS
 from exporter.quantize import calibration
 from exporter.quantize.calibration import calibrate
 from exporter.quantize.rounding import to_nearest
@@ -22,7 +23,7 @@ from exporter.quantize.weights import Codes
 from exporter.source import Source
 from models.blank import filled
 from models.gpt import GPTModel
-from tests.conftest import Run, tree
+from tests.conftest import Run
 from tests.trained_gpt import CALIBRATION, CONFIG, HELD_OUT, TEXTS, language
 
 PLAN = PLANS["int4"]
@@ -108,11 +109,8 @@ def test_a_calibrated_export_passes_its_gate_and_records_its_text(trained_source
     assert artifact.manifest.parity is not None
     assert artifact.manifest.parity["passed"]
     assert len(artifact.manifest.export["calibration"]) == 64
-    plain = pipeline.export(trained_source, dataclasses.replace(config, calibration=None), tmp_path / "plain")
-    assert plain.manifest.export["calibration"] is None
-    ours, others = (tree(folder / "onnx") for folder in (artifact.folder, plain.folder))
-    assert ours["model.onnx"] == others["model.onnx"]
-    assert ours["model_q4.onnx"] != others["model_q4.onnx"]
+    (int4,) = (case for name, case in artifact.manifest.parity["targets"].items() if name == "int4")
+    assert 0 < abs(int4["perplexity_change"]) < LIMITS["int4"].perplexity_change
 
 
 def test_the_command_line_reads_the_text_and_refuses_a_short_one(
