@@ -96,7 +96,16 @@ def limits_table(results: Path) -> str:
 
 def faults_table(results: Path) -> str:
     """Every planted fault, what caught it, and where the bisection put it."""
-    found = read_record("mutations", results)
+    return _faults("mutations", results)
+
+
+def fused_faults_table(results: Path) -> str:
+    """The same of the faults in onnxruntime's own operators."""
+    return _faults("mutations-fused", results)
+
+
+def _faults(record: str, results: Path) -> str:
+    found = read_record(record, results)
     if found is None:
         return NOT_MEASURED
     rows = []
@@ -137,6 +146,7 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "cases": cases_table,
     "limits": limits_table,
     "faults": faults_table,
+    "fused-faults": fused_faults_table,
     "cost": cost_table,
 }
 """By marker, what makes its text from the folder of results."""

@@ -14,7 +14,7 @@ from exporter.errors import ArtifactError, ParityError
 from exporter.gate.case import Need
 from exporter.gate.cases import choose_cases
 from exporter.gate.codes_check import check_codes
-from exporter.gate.determinism import random_nodes
+from exporter.gate.determinism import random_nodes, wrong_defaults
 from exporter.gate.report import ParityReport, WeightsResult
 from exporter.gate.runs import Run, feed_graph, run_of_module, run_of_session
 from exporter.gate.validate import Candidate, validate
@@ -75,7 +75,7 @@ def compare_artifact(
     quantized = {name: check_codes(artifact.variant_path(name), source.weights, layouts[name]) for name in variants}
     source.let_go()
     for name in variants:
-        faults += random_nodes(artifact.variant_path(name))
+        faults += random_nodes(artifact.variant_path(name)) + wrong_defaults(artifact.variant_path(name))
         faults += [f"{name}, {fault}" for fault in quantized[name].faults]
     cases = choose_cases(source, config)
     candidates = {target_name(name): _candidate(artifact, name, source, config) for name in variants}

@@ -1,13 +1,17 @@
-"""Whether a graph is a function of its inputs at all."""
+"""Whether a graph is a function of its inputs at all, of those alone that a caller must feed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+from onnx import numpy_helper
+
 from exporter.lint.finding import Severity
 from exporter.lint.model import read_model
 from exporter.lint.rules.training import training
 from exporter.lint.settings import LintSettings
+from exporter.signature import NUM_LOGITS_TO_KEEP
 
 
 def random_nodes(path: Path) -> tuple[str, ...]:
@@ -20,3 +24,13 @@ def random_nodes(path: Path) -> tuple[str, ...]:
     """
     found = training(read_model(path), LintSettings())
     return tuple(finding.message for finding in found if finding.severity is Severity.ERROR)
+
+
+def wrong_defaults(path: Path) -> tuple[str, ...]:
+    """What is wrong with the inputs that nobody has to feed, in words. Our own session feeds them; others do not."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return tuple(
+        f"{path.name}: {tensor.name} is {found} unless it is fed, not 0, so that logits are left out unasked"
+        for tensor in graph.initializer
+        if tensor.name == NUM_LOGITS_TO_KEEP and (found := int(numpy_helper.to_array(tensor))) != 0
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 from exporter.gate.case import Case
 from exporter.parity import Logits
 from exporter.runtime import Session
-from exporter.signature import ATTENTION_MASK, INPUT_IDS, POSITION_IDS, CacheShape
+from exporter.signature import ATTENTION_MASK, INPUT_IDS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
 from exporter.tracing.activations import Array, Feed
 
 Run = Callable[[Case], Logits]
@@ -41,6 +42,17 @@ def feed_graph(cache: CacheShape | None) -> Feed:
     """The feed of one of our own graphs, with or without a cache; see `exporter.tracing.activations.Feed`."""
 
     def feed(session: ort.InferenceSession, case: Case, tensors: Sequence[str]) -> list[dict[str, Array]]:
+        several = any(start and stop - start > 1 for start, stop in case.cuts())
+        if several and len(case.ids) > 1 and _is_fused(session):
+            rows = [replace(case, ids=case.ids[i : i + 1], mask=case.mask[i : i + 1]) for i in range(len(case.ids))]
+            fed = [feed_rows(session, row, tensors) for row in rows]
+            return [
+                {name: np.concatenate([chunk[name] for chunk in chunks]) for name in tensors}
+                for chunks in zip(*fed, strict=True)
+            ]
+        return feed_rows(session, case, tensors)
+
+    def feed_rows(session: ort.InferenceSession, case: Case, tensors: Sequence[str]) -> list[dict[str, Array]]:
         past: dict[str, Array] = {}
         if cache:
             empty = np.zeros((len(case.ids), cache.n_heads, 0, cache.head_dim), np.float32)
@@ -58,6 +70,11 @@ def feed_graph(cache: CacheShape | None) -> Feed:
         return chunks
 
     return feed
+
+
+def _is_fused(session: ort.InferenceSession) -> bool:
+    """Whether the graph has GroupQueryAttention, which takes several tokens behind a past for one row alone."""
+    return any(value.name == NUM_LOGITS_TO_KEEP for value in session.get_overridable_initializers())
 
 
 def run_rows_alone(module: nn.Module, case: Case) -> Logits:

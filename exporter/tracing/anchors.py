@@ -91,7 +91,13 @@ def find_anchors(graph: onnx.GraphProto, sources: Mapping[str, tuple[str, ...]])
                 found[Anchor(modules, end, tensor, producers[tensor].op_type, layer, part)] = None
     if LOGITS in producers:
         found[Anchor((WHOLE,), "output", LOGITS, producers[LOGITS].op_type, None, "head")] = None
-    return tuple(sorted(found, key=lambda anchor: (order[id(producers[anchor.tensor])], anchor.end == "input")))
+
+    def place_of(anchor: Anchor) -> tuple[int, int, bool]:
+        """Of one node the last output is first: the sum inside a SkipLayerNormalization comes before the norm."""
+        node = producers[anchor.tensor]
+        return order[id(node)], -list(node.output).index(anchor.tensor), anchor.end == "input"
+
+    return tuple(sorted(found, key=place_of))
 
 
 def place(modules: Sequence[str], end: End, last_layer: int | None = None) -> tuple[int | None, str]:

@@ -17,6 +17,7 @@ from exporter.tracing.anchors import Anchor
 from exporter.tracing.evidence import EXPLAINED, Evidence
 
 _HIDDEN = -3e4
+_WINDOWS = (*range(1, 17), 32, 64, 128)
 _PIECES = 2
 """How many pieces of a case are computed: behind the second, the past is itself made from wrong values."""
 
@@ -43,6 +44,8 @@ class Attention:
     interleaved: bool = False
     without_past: bool = False
     new_first: bool = False
+    sink: bool = False
+    """Whether a key that is not there, of score 0, takes its share."""
 
     def run(self) -> Array:
         """What the output projection reads, (positions, width)."""
@@ -63,8 +66,9 @@ class Attention:
         scores = query @ key_h.transpose(0, 2, 1) * query.shape[2] ** self.scale_power
         visible = self.visible or causal
         scores = np.where(visible(queries[:, None], places[None, :], start), scores, scores + _HIDDEN)
-        weights = np.exp(scores - scores.max(axis=self.softmax_axis, keepdims=True))
-        weights /= weights.sum(axis=self.softmax_axis, keepdims=True)
+        largest = scores.max(axis=self.softmax_axis, keepdims=True)
+        weights = np.exp(scores - largest)
+        weights /= weights.sum(axis=self.softmax_axis, keepdims=True) + (np.exp(-largest) if self.sink else 0.0)
         mixed: Array = (weights @ value_h).transpose(1, 0, 2).reshape(stop - start, -1)
         return mixed
 
@@ -130,6 +134,9 @@ def _wrong_ways(evidence: Evidence, rows: list[tuple[slice, Attention]], heads: 
     yield "key and value are swapped, W_key with W_value", lambda a, _: replace(a, key=a.value, value=a.key)
     yield "the heads are interleaved: columns are split as (d, heads)", lambda a, _: replace(a, interleaved=True)
     yield "the softmax runs over the queries, not over the keys", lambda a, _: replace(a, softmax_axis=-2)
+    yield "a sink of score 0 takes part of the attention", lambda a, _: replace(a, sink=True)
+    for window in _WINDOWS:
+        yield f"a query sees a window of the last {window} keys alone", _masked(_window(window))
     width = rows[0][1].query.shape[1]
     for other in (n for n in range(1, width + 1) if width % n == 0 and n != heads):
         yield f"the heads are {other}, not {heads}", _with_heads(other)
@@ -142,6 +149,10 @@ def _wrong_ways(evidence: Evidence, rows: list[tuple[slice, Attention]], heads: 
 
 def _masked(visible: Callable[[NDArray[np.int64], NDArray[np.int64], int], NDArray[np.bool_]]) -> _Change:
     return lambda attention, _: replace(attention, visible=visible)
+
+
+def _window(size: int) -> Callable[[NDArray[np.int64], NDArray[np.int64], int], NDArray[np.bool_]]:
+    return lambda query, key, _start: (key <= query) & (key > query - size)
 
 
 def _with_past(key: Array | None, value: Array | None) -> _Change:

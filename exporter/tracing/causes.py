@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto
 
 from exporter.tracing.activations import Array
-from exporter.tracing.anchors import WHOLE, part_of
+from exporter.tracing.anchors import WHOLE, layer_of, part_of
 from exporter.tracing.attention_causes import attention_cause
 from exporter.tracing.evidence import Evidence
 from exporter.tracing.weight_causes import linear_cause, stored_cause
@@ -125,16 +125,18 @@ def _activation(evidence: Evidence) -> str:
     anchor = evidence.anchor
     if anchor.part != "mlp" or anchor.end != "input":
         return ""
-    before = next(
-        (
-            evidence.found[a.tensor]
-            for a in evidence.anchors
-            if (a.layer, a.part, a.end) == (anchor.layer, "mlp", "output")
-            and a.tensor in evidence.found
-            and evidence.found[a.tensor].shape == evidence.got.shape
-        ),
-        None,
-    )
+    shape = evidence.got.shape
+    seen = [
+        evidence.found[a.tensor]
+        for a in evidence.anchors
+        if (a.layer, a.part, a.end) == (anchor.layer, "mlp", "output") and a.tensor in evidence.found
+    ]
+    inside = [  # a fused operator keeps what the first layer returned to itself, so eager's stands for it
+        values
+        for (module, end), values in evidence.expected.items()
+        if (layer_of(module), part_of(module), end) == (anchor.layer, "mlp", "output")
+    ]
+    before = next((values for values in (*seen, *inside) if values.shape == shape), None)
     if before is None:
         return ""
     x = before.astype(np.float64)

@@ -83,13 +83,13 @@ class Evidence:
         return None if tensor is None else tensor.detach().float().numpy()
 
     def stored(self, name: str) -> NDArray[np.float32] | None:
-        """The parameter as the file has it, with the axes of the reference; None if it is not stored alone as float."""
+        """The parameter as the file has it, with the axes of the reference; None if it is not stored as float."""
         initializer = next((key for key, names in self.sources.items() if name in names), None)
         tensor = next((each for each in self.graph.initializer if each.name == initializer), None)
         own = self.parameter(name)
         if tensor is None or own is None:
             return None
-        array = stored_array(tensor, self.path.parent)
+        array = self._part(stored_array(tensor, self.path.parent), name, self.sources[str(initializer)])
         if array.size != own.size or array.dtype.kind != "f":
             return None
         values: NDArray[np.float32] = array.astype(np.float32)
@@ -97,6 +97,14 @@ class Evidence:
             ways = [way for way in (values, values.T) if way.shape == own.shape]
             return min(ways, key=lambda way: float(np.abs(way - own).sum()), default=None)
         return values if values.shape == own.shape else None
+
+    def _part(self, array: NDArray[np.generic], name: str, names: tuple[str, ...]) -> NDArray[np.generic]:
+        """Of an initializer that holds several parameters side by side on its last axis, the one that is asked for."""
+        parts = [part for each in names if (part := self.parameter(each)) is not None]
+        if len(names) == 1 or len(parts) != len(names) or array.size != sum(part.size for part in parts):
+            return array
+        stops = np.cumsum([len(part) for part in parts])
+        return np.split(array, stops[:-1], axis=-1)[names.index(name)]
 
     def ancestors(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that a tensor is computed from, as far back as tensors that equal eager's."""

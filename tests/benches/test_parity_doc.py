@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benches.parity_doc import BLOCKS, PAGE, render
 from benches.record import read_record
-from tests.mutations.faults import FAULTS
+from tests.mutations.faults import FAULTS, Fault
+from tests.mutations.fused_faults import FUSED_FAULTS
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -13,11 +16,14 @@ def test_the_page_is_up_to_date() -> None:
     assert all(f"<!-- begin {name} -->" in page for name in BLOCKS)
 
 
-def test_the_recorded_faults_are_those_of_the_table_and_what_it_says_of_them() -> None:
-    record = read_record("mutations")
+@pytest.mark.parametrize(("name", "faults"), [("mutations", FAULTS), ("mutations-fused", FUSED_FAULTS)])
+def test_the_recorded_faults_are_those_of_the_table_and_what_it_says_of_them(
+    name: str, faults: tuple[Fault, ...]
+) -> None:
+    record = read_record(name)
     assert record is not None, "run GPT_EXPORT_RECORD=1 pytest tests/mutations/test_mutations.py"
     found = [(row["fault"], row["layer"], row["part"]) for row in record["faults"]]
-    assert found == [(fault.name, fault.layer, fault.part) for fault in FAULTS]
+    assert found == [(fault.name, fault.layer, fault.part) for fault in faults]
     assert all(row["caught_by"] for row in record["faults"])
 
 

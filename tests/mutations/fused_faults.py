@@ -98,7 +98,11 @@ def sum_left_out(weight: str) -> Edit:
 
 
 def default_of(name: str, value: int) -> Edit:
-    return lambda model: set_values(model, name, np.array(value, np.int64))
+    def edit(model: onnx.ModelProto) -> None:
+        (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(np.array(value, np.int64), name))
+
+    return edit
 
 
 def parts_exchanged(weight: str, first: int, second: int) -> Edit:
@@ -192,7 +196,7 @@ FUSED_FAULTS: tuple[Fault, ...] = (
         layer=2,
         part="mlp",
     ),
-    Fault(name="one position of logits by default", edit=default_of("num_logits_to_keep", 1), part="head"),
+    Fault(name="one position of logits by default", edit=default_of("num_logits_to_keep", 1)),
     Fault(
         name="past keys of another layer",
         edit=inputs_exchanged("past_key_values.1.key", "past_key_values.2.key"),

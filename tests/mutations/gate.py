@@ -23,15 +23,22 @@ from exporter.source import Source
 from exporter.variants import VARIANT_PATHS
 from models.blank import blank
 from tests.mutations.faults import TIED, Fault
+from tests.mutations.fused_faults import FUSED_VICTIM
 from tests.mutations.good import VICTIM, VICTIM_SPREAD, random_source
 
 CONFIG = ExportConfig(profile="portable")
+FUSED_CONFIG = ExportConfig(profile="ort")
 UNCHECKED = WeightsResult(checked=0, size_bytes=0, mismatches=())
 
 
 @functools.cache
 def good_source(*, tied: bool) -> Source:
     return random_source(TIED if tied else VICTIM, VICTIM_SPREAD, seed=7, name="victim")
+
+
+@functools.cache
+def fused_source() -> Source:
+    return random_source(FUSED_VICTIM, VICTIM_SPREAD, seed=7, name="victim")
 
 
 def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:

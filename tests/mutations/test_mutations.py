@@ -15,8 +15,10 @@ from exporter import comparison, pipeline
 from exporter.artifact import Artifact
 from exporter.errors import ParityError
 from exporter.gate.report import Deviation, ParityReport
+from exporter.source import Source
 from tests.mutations.faults import FAULTS, Fault
-from tests.mutations.gate import CONFIG, good_source, judge, judge_bits, plant
+from tests.mutations.fused_faults import FUSED_FAULTS
+from tests.mutations.gate import CONFIG, FUSED_CONFIG, fused_source, good_source, judge, judge_bits, plant
 
 RECORD = "GPT_EXPORT_RECORD"
 
@@ -44,6 +46,11 @@ def test_a_planted_fault_is_caught_and_named(
 ) -> None:
     source = good_source(tied=fault.tied)
     artifact = plant(fault, good[fault.tied], tmp_path / "faulty")
+    found.append(_caught(fault, artifact, source))
+
+
+def _caught(fault: Fault, artifact: Artifact, source: Source) -> dict[str, Any]:
+    """The row of a fault that was found where it is."""
     bits = judge_bits(artifact, source)
     assert bits.passed is not fault.bits, bits.mismatches
 
@@ -60,7 +67,7 @@ def test_a_planted_fault_is_caught_and_named(
         assert (first.layer, first.part) == (fault.layer, fault.part), first.explain()
         assert fault.cause in first.cause, first.explain()
         assert first.explain() in str(caught.value)
-    found.append(_row(fault, report, first))
+    return _row(fault, report, first)
 
 
 def _row(fault: Fault, report: ParityReport, first: Deviation | None) -> dict[str, Any]:
@@ -82,6 +89,29 @@ def _row(fault: Fault, report: ParityReport, first: Deviation | None) -> dict[st
     }
 
 
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The artifact in onnxruntime's own operators that faults are planted into; its export passed the gate."""
+    return pipeline.export(fused_source(), FUSED_CONFIG, tmp_path_factory.mktemp("fused") / "artifact")
+
+
+@pytest.fixture(scope="module")
+def found_fused() -> Iterator[list[dict[str, Any]]]:
+    """What was found in the fused graph, written when all faults have been through."""
+    rows: list[dict[str, Any]] = []
+    yield rows
+    if os.environ.get(RECORD) and len(rows) == len(FUSED_FAULTS):
+        write_record("mutations-fused", {"faults": rows})
+
+
+@pytest.mark.parametrize("fault", FUSED_FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_a_fault_planted_in_fused_operators_is_caught_and_named(
+    fault: Fault, fused: Artifact, found_fused: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    source = fused_source()
+    found_fused.append(_caught(fault, plant(fault, fused, tmp_path / "faulty"), source))
+
+
 def test_the_table_covers_every_part_and_every_layer() -> None:
     assert len(FAULTS) >= 40
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
@@ -89,10 +119,11 @@ def test_the_table_covers_every_part_and_every_layer() -> None:
     assert {fault.layer for fault in FAULTS} == {None, 0, 1, 2, 3}
 
 
-def test_the_road_without_a_fault_is_free(good: dict[bool, Artifact]) -> None:
+def test_the_road_without_a_fault_is_free(good: dict[bool, Artifact], fused: Artifact) -> None:
     """The control: the same artifacts, judged in the same way."""
-    for tied, artifact in good.items():
-        report = judge(artifact, good_source(tied=tied))
+    all_good = [(artifact, good_source(tied=tied)) for tied, artifact in good.items()]
+    for artifact, source in (*all_good, (fused, fused_source())):
+        report = judge(artifact, source)
         assert report.failures == ()
         assert report.first_fault is None
         assert report.layers
