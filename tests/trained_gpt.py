@@ -44,7 +44,9 @@ NOISE = 0.1
 def language(words: int, seed: int) -> str:
     """A text of so many words: each is drawn from those that may follow the one before it, by a table that is fixed."""
     table = np.random.default_rng(1)
-    lexicon = ["".join(table.choice(list("abcdefghijklmnopqrstuvwxyz"), size=table.integers(2, 8))) for _ in range(WORDS)]
+    lexicon = [
+        "".join(table.choice(list("abcdefghijklmnopqrstuvwxyz"), size=table.integers(2, 8))) for _ in range(WORDS)
+    ]
     followers = table.integers(0, WORDS, (WORDS, NEXT))
     drawn, at, text = np.random.default_rng([2, seed]), 0, []
     for _ in range(words):
@@ -90,7 +92,9 @@ def _trained() -> GPTModel:
         window = torch.stack([ids[start : start + length + 1] for start in starts.tolist()])
         noise = [NOISE * matrix.std() * torch.randn(matrix.shape, generator=drawn) for matrix in matrices]
         _shift(matrices, noise, 1)
-        loss = functional.cross_entropy(model(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten(), label_smoothing=0.05)
+        loss = functional.cross_entropy(
+            model(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten(), label_smoothing=0.05
+        )
         optimizer.zero_grad()
         loss.backward()
         _shift(matrices, noise, -1)

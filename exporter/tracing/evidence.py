@@ -104,7 +104,8 @@ class Evidence:
         if len(names) == 1 or len(parts) != len(names) or array.size != sum(part.size for part in parts):
             return array
         stops = np.cumsum([len(part) for part in parts])
-        return np.split(array, stops[:-1], axis=-1)[names.index(name)]
+        found: NDArray[np.generic] = np.split(array, stops[:-1], axis=-1)[names.index(name)]
+        return found
 
     def ancestors(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that a tensor is computed from, as far back as tensors that equal eager's."""
