@@ -40,7 +40,9 @@ def report_html(report: ParityReport, manifest: Manifest | None, *, name: str = 
         headline=headline(report),
         tiles=_tiles(report, results),
         step=(step := plots.step_for(results, POINTS)),
-        positions=[_position_figure(report, target, step) for target in report.targets],
+        positions=[
+            _position_figure(report, target, step) for target, found in report.targets.items() if _is_bounded(found)
+        ],
         layers=Markup(plots.layer_plot(report.layers, "layers", fault=report.first_fault)) if report.layers else None,
         families=plots.FAMILIES,
         parts=_parts(report),
@@ -204,10 +206,25 @@ def _limits(report: ParityReport, results: list[CaseResult]) -> list[tuple[str, 
     top1 = f"at least {figures.agreement(limits.top1)}"
     reason = "a near-tie counts as the same: two tokens closer than both sides' errors could tell apart"
     rows.append(("Positions with the same likeliest token", top1, reason, _origin(limits.top1 == usual.top1)))
+    rows += _variant_limits(report)
     if report.weights:
         rows.append(("Weights", "equal bit for bit", "the file's weights against the source's", ""))
     rows.append(("NaN or Inf", "none", "", ""))
     return [(rule, value, "; ".join(filter(None, (reason, origin)))) for rule, value, reason, origin in rows]
+
+
+def _variant_limits(report: ParityReport) -> Iterator[tuple[str, str, str, str]]:
+    """What the variants are held to whose logits need not be eager's."""
+    for target, found in report.targets.items():
+        result = next((result for result in found if result.limit is None), None)
+        if result is None:
+            continue
+        allowed = [f"top-1 at least {figures.agreement(result.top1_limit)}"]
+        if result.kl_limit is not None:
+            allowed.insert(0, f"mean KL at most {figures.number(result.kl_limit)} nats")
+        if result.perplexity_limit is not None:
+            allowed.append(f"perplexity within {result.perplexity_limit:.1%}")
+        yield target, ", ".join(allowed), "of a case, beside eager; the perplexity of a text that the model knows", ""
 
 
 def _origin(is_usual: bool) -> str:

@@ -354,3 +354,18 @@ def test_the_template_is_in_the_package() -> None:
     from importlib.resources import files
 
     assert {path.name for path in files("exporter").joinpath("html").iterdir()} >= {"report.html.jinja", "report.css"}
+
+
+def test_variants_have_their_own_limits_and_no_plot_against_one_that_they_do_not_have() -> None:
+    report = reports.parity_report()
+    limits = LIMITS["int4"]
+    figures = {"limit": None, "kl_mean": 0.03, "kl_limit": limits.kl_mean, "top1_limit": limits.top1}
+    own = tuple(replace(case, **figures, perplexity_limit=0.03) for case in report.targets["onnx"])
+    page = Parsed(report_html(replace(report, targets=report.targets | {"int4": own}), reports.manifest()))
+    for words in ("mean KL at most 0.05 nats", "top-1 at least 90", "perplexity within 3.0%"):
+        assert words in page.text
+    assert "could be compared" not in page.text
+    assert page.unbalanced == []
+    alone = Parsed(report_html(replace(report, targets={"int4": own}), reports.manifest()))
+    assert "Error over position" not in alone.text
+    assert alone.unbalanced == []
