@@ -19,7 +19,7 @@ from models.gpt import GPTDecoder
 
 logger = logging.getLogger(__name__)
 
-MOST_TOKENS = 16_384
+MOST_TOKENS = 32_768
 LEAST_TOKENS = 1024
 _WINDOWS_AT_ONCE = 4
 _LOOKUP_WEIGHT = 0.05
