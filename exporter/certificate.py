@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from exporter.errors import GraphError
+from exporter.quantize.schemes import PLANS, Precision
 
 _LEFTOVERS = ("Softmax", "Erf", "Tanh", "LayerNormalization", "Split")
 """Operators of the written-out layers; none is left where everything was fused."""
@@ -16,6 +17,23 @@ _LEFTOVERS = ("Softmax", "Erf", "Tanh", "LayerNormalization", "Split")
 def operator_counts(model: ir.Model) -> dict[str, int]:
     """How often each operator occurs, Constants aside, sorted by name; `com.microsoft` ones by their bare name."""
     return dict(sorted(Counter(node.op_type for node in model.graph if node.op_type != "Constant").items()))
+
+
+def check_quantized(counts: Mapping[str, int], precision: Precision, n_layers: int) -> None:
+    """Holds the counts of a quantised graph against its layers: four products each, the head, and one lookup.
+
+    Raises:
+        GraphError: they differ.
+    """
+    body = "MatMulNBits" if PLANS[precision].body_blocks else "MatMulIntegerToFloat"
+    wanted = Counter({body: 4 * n_layers, "GatherBlockQuantized": 1, "MatMul": 0, "Gemm": 0})
+    wanted["MatMulNBits"] += 1
+    found = {name: counts.get(name, 0) for name in wanted}
+    if found != dict(wanted):
+        raise GraphError(
+            f"the {precision} graph has {found} where {n_layers} layers demand {dict(wanted)}; "
+            "leave that precision out, and please report this"
+        )
 
 
 def check_fusions(counts: Mapping[str, int], n_layers: int) -> None:

@@ -22,7 +22,7 @@ from exporter.gate.weights_check import check_torchscript, check_weights
 from exporter.layout import Layout
 from exporter.manifest import Manifest
 from exporter.progress import OnStage, ignore
-from exporter.quantize.schemes import Precision
+from exporter.quantize.schemes import PLANS, Precision
 from exporter.runtime import Session
 from exporter.source import Source
 from exporter.tracing.select import initializer_sources, with_layers
@@ -121,8 +121,12 @@ def target_name(variant: str) -> str:
 
 
 def _candidate(artifact: Artifact, variant: str, source: Source, config: ExportConfig) -> Candidate:
+    # Prepacking costs a copy of the weights, but where they are quantised it also decides the arithmetic: without it
+    # MatMulNBits leaves what it reads in float32, and nobody runs it so.
+    prepack = variant in PLANS
+
     def opened() -> Run:
-        return run_of_session(Session.open(artifact.folder, variant=variant, verify=False, prepack=False))
+        return run_of_session(Session.open(artifact.folder, variant=variant, verify=False, prepack=prepack))
 
     takes: frozenset[Need] = frozenset(("ids", "mask", "cache") if source.cache else ("ids",))
     return Candidate(opened, takes, config.allowed_for(cast(Precision, variant)))

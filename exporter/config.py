@@ -33,7 +33,11 @@ class ExportConfig:
     cases: tuple[str, ...] = ("default",)
     """`("default",)` of about 2,000 positions, `("full",)`, or the names of cases; a single one may be a string."""
     limits: Limits | None = None
-    """What is allowed; None is the precision's row of `LIMITS`."""
+    """What is allowed of float32; None is its row of `LIMITS`."""
+    variant_kl: float | None = None
+    """A bound on the mean KL of every other precision, where it is tighter than its row of `LIMITS`."""
+    variant_top1: float | None = None
+    """A share of agreeing likeliest tokens for every other precision, where it is more than its row demands."""
     gate: Gate = "enforce"
     """On a failed comparison `enforce` publishes nothing, `report` publishes and records it; `off` compares nothing."""
     seed: int = 123
@@ -85,13 +89,12 @@ class ExportConfig:
         return self.limits or LIMITS["fp32"]
 
     def allowed_for(self, precision: Precision) -> Limits:
-        """The limits that hold for a variant: its row of `LIMITS`, with the KL and top-1 that were given."""
-        if precision == "fp32" or self.limits is None:
-            return self.allowed if precision == "fp32" else LIMITS[precision]
-        given = {} if self.limits.kl_mean is None else {"kl_mean": self.limits.kl_mean}
-        if self.limits.top1 != LIMITS["fp32"].top1:
-            given["top1"] = self.limits.top1
-        return replace(LIMITS[precision], **given)
+        """The limits that hold for a variant: its row of `LIMITS`, or what was given where that is tighter."""
+        if precision == "fp32":
+            return self.allowed
+        row = LIMITS[precision]
+        kl = min(bound for bound in (row.kl_mean, self.variant_kl) if bound is not None)
+        return replace(row, kl_mean=kl, top1=max(row.top1, self.variant_top1 or 0.0))
 
     @property
     def full(self) -> bool:
@@ -101,6 +104,7 @@ class ExportConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON values of every field; of long texts their SHA-256."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        del values["variant_kl"], values["variant_top1"]
         return values | {
             "texts": None if self.texts is None else list(self.texts),
             "corpus": _sha256(self.corpus),
@@ -108,6 +112,7 @@ class ExportConfig:
             "precisions": list(self.precisions),
             "cases": list(self.cases),
             "limits": self.allowed.to_dict(),
+            "variant_limits": {name: self.allowed_for(name).to_dict() for name in self.precisions if name != "fp32"},
         }
 
 

@@ -42,9 +42,10 @@ def open_decoding(
     if not variant["cache"]:
         return RecomputedDecoding(session, batch)
     cache = CacheShape(**variant["cache"])
-    if variant["shared_cache"]:
-        return SharedDecoding(session, cache, batch, context_length, np.dtype(str(variant["cache_dtype"])))
-    return GrownDecoding(session, cache, batch)
+    dtype = np.dtype(str(variant.get("cache_dtype", "float32")))
+    if variant.get("shared_cache") and session.get_providers()[0] == "CPUExecutionProvider":
+        return SharedDecoding(session, cache, batch, context_length, dtype)
+    return GrownDecoding(session, cache, batch, dtype)
 
 
 def even_chunks(length: int) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -14,10 +14,10 @@ from exporter.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, POSITION_IDS, 
 class GrownDecoding:
     """Past and present stay onnxruntime's own values and are bound, never copied into Python."""
 
-    def __init__(self, session: ort.InferenceSession, cache: CacheShape, batch: int) -> None:
+    def __init__(self, session: ort.InferenceSession, cache: CacheShape, batch: int, dtype: np.dtype[Any]) -> None:
         self._session = session
         self._past_names, self._present_names = cache.past_names(), cache.present_names()
-        empty = np.zeros((batch, cache.n_heads, 0, cache.head_dim), dtype=np.float32)
+        empty = np.zeros((batch, cache.n_heads, 0, cache.head_dim), dtype)
         self._past = [ort.OrtValue.ortvalue_from_numpy(empty) for _ in self._past_names]
         self._mask: Ids = np.zeros((batch, 0), dtype=np.int64)
 

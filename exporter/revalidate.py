@@ -26,6 +26,8 @@ def revalidate(
     corpus: str | None = None,
     cases: tuple[str, ...] = ("default",),
     limits: Limits | None = None,
+    variant_kl: float | None = None,
+    variant_top1: float | None = None,
     on_stage: OnStage = ignore,
 ) -> ParityReport:
     """The report on the artifact in `folder`; texts, seed and limits are those of its export unless others are given.
@@ -57,6 +59,8 @@ def revalidate(
         corpus=corpus,
         cases=cases,
         limits=limits or Limits(**export["limits"]),
+        variant_kl=variant_kl,
+        variant_top1=variant_top1,
         seed=int(export["seed"]),
     )
     return validate_artifact(artifact, source, config, on_stage=on_stage)

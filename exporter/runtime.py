@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -210,6 +211,21 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
 
 
+def may_saturate() -> bool:
+    """Whether products of 8-bit integers may overflow 16 bits on this CPU: x86 without the VNNI instructions.
+
+    onnxruntime then computes them exactly, and slower, where `session.x64quantprecision` is set. Where the CPU cannot
+    be asked, the answer is yes.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return True
+    return "vnni" not in flags
+
+
 def _identity(folder: str | Path) -> tuple[int, int, int] | None:
     try:
         found = Path(folder).stat()
@@ -229,6 +245,8 @@ def _start(
         options.intra_op_num_threads = threads
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
+    if "MatMulIntegerToFloat" in artifact.manifest.variants[variant].get("operators", {}) and may_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return ort.InferenceSession(str(path), options, providers=list(providers or ["CPUExecutionProvider"]))
     except Exception as error:  # onnxruntime's errors share no base class of their own

@@ -9,11 +9,13 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import PassBase
 
-from exporter.certificate import check_fusions, operator_counts
+from exporter.certificate import check_fusions, check_quantized, operator_counts
 from exporter.config import ExportConfig
+from exporter.errors import GraphError
 from exporter.layout import layout_of
 from exporter.onnx_file import OnnxFile, write_onnx
 from exporter.passes import fused_passes, half_passes, quantizing_passes, run_passes
+from exporter.passes.quantized_products import COVERAGE
 from exporter.quantize.schemes import PLANS, Precision
 from exporter.quantize.weights import Codes, QuantizedWeights
 from exporter.signature import CacheDType
@@ -69,15 +71,20 @@ def write_variant(
         ConfigError, GraphError, OSError: as in `write_onnx`.
     """
     model = in_precision(base, precision)
+    counts = operator_counts(model)
+    if source.cache and precision in PLANS:
+        check_quantized(counts, precision, source.cache.n_layers)
     layouts = [layout for value in model.graph.inputs if (layout := layout_of(value))]
+    if unused := set(calibrated or ()) - {layout.sources for layout in layouts if layout.coded}:
+        raise GraphError(f"the calibrated matrix {' + '.join(min(unused))} is none of the graph's; please report this")
     weights = QuantizedWeights(source.weights, layouts, calibrated)
     cache_dtype: CacheDType = "float16" if precision == "fp16" else "float32"
-    counts = operator_counts(model)
     grouped = "GroupQueryAttention" in counts
     facts: dict[str, Any] = {
         "precision": precision,
         "profile": config.profile,
         "operators": counts,
+        "quantized_share": model.meta.get(COVERAGE),
         "cache_dtype": cache_dtype if source.cache else None,
         "shared_cache": grouped,
         "batched_chunks": source.cache is not None and not grouped,

@@ -127,6 +127,10 @@ def chunks(weight: PlannedWeight, weights: Mapping[str, Tensor]) -> Iterator[NDA
     for part in _row_ranges(weight, [weights[source].detach() for source in weight.layout.inputs]):
         flat = part.to(weight.dtype).contiguous().reshape(-1)
         if flat.is_floating_point() and not _all_finite(flat):
+            if _all_finite(part.float().reshape(-1)):
+                raise GraphError(
+                    f"the weight {weight.layout.label} leaves the range of {weight.dtype}; leave that precision out"
+                )
             raise GraphError(f"the weight {weight.layout.label} holds NaN or Inf; export a checkpoint without them")
         yield flat.numpy()
 
@@ -154,12 +158,8 @@ def _all_finite(flat: Tensor) -> bool:
 def _place(value: ir.Value, layout: Layout, weights: Mapping[str, Tensor], offset: int | None) -> PlannedWeight:
     assert value.shape is not None
     shape = value.shape.numpy()
-    if missing := [source for source in layout.inputs if source not in weights]:
-        raise GraphError(f"the graph needs the weight {missing[0]}, which the source does not have")
-    shapes = [tuple(weights[source].shape) for source in layout.inputs]
-    joined = shapes[0] if len(shapes) == 1 else (sum(each[0] for each in shapes), *shapes[0][1:])
-    if (joined[::-1] if layout.transposed else joined) != shape:
-        raise GraphError(f"the weight {layout.label} is {list(joined)}, the graph needs {list(shape)} (stored layout)")
+    if layout.coded is None:
+        _check_source(layout, weights, shape)
     assert value.dtype is not None
     if value.dtype == ir.DataType.BFLOAT16:
         raise GraphError(
@@ -168,6 +168,15 @@ def _place(value: ir.Value, layout: Layout, weights: Mapping[str, Tensor], offse
         )
     dtype = torch.from_numpy(np.empty(0, value.dtype.numpy())).dtype
     return PlannedWeight(str(value.name), layout, dtype, shape, offset)
+
+
+def _check_source(layout: Layout, weights: Mapping[str, Tensor], shape: tuple[int, ...]) -> None:
+    if missing := [source for source in layout.inputs if source not in weights]:
+        raise GraphError(f"the graph needs the weight {missing[0]}, which the source does not have")
+    shapes = [tuple(weights[source].shape) for source in layout.inputs]
+    joined = shapes[0] if len(shapes) == 1 else (sum(each[0] for each in shapes), *shapes[0][1:])
+    if (joined[::-1] if layout.transposed else joined) != shape:
+        raise GraphError(f"the weight {layout.label} is {list(joined)}, the graph needs {list(shape)} (stored layout)")
 
 
 def _numpy_dtype(dtype: torch.dtype) -> np.dtype[np.generic]:

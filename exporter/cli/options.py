@@ -67,8 +67,14 @@ def case_options(command: F) -> F:
         ),
         click.option("--atol", type=float, help="Allow this difference, with --rtol, instead of the measured limit."),
         click.option("--rtol", type=float, help="Allow this share of each logit, with --atol."),
-        click.option("--kl", type=float, help="Allow this mean KL divergence, in nats."),
-        click.option("--top1", type=float, help="Demand this share of agreeing likeliest tokens.  [default: 1]"),
+        click.option(
+            "--kl", type=float, help="Allow this mean KL divergence, in nats; tightens other precisions than fp32."
+        ),
+        click.option(
+            "--top1",
+            type=float,
+            help="Demand this share of agreeing likeliest tokens.  [default: 1, less for int8 and int4]",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -93,6 +99,8 @@ def comparison(
         "texts": texts or None,
         "corpus": None if text_file is None else read_text(text_file),
         "cases": names_in(cases),
+        "variant_kl": kl,
+        "variant_top1": top1,
         "limits": None if given == {None} else LIMITS["fp32"].overridden(atol=atol, rtol=rtol, kl=kl, top1=top1),
     }
 

@@ -103,7 +103,7 @@ def _target_line(target: str, figures: Mapping[str, Any]) -> str:
         share = f"{figures['worst_ratio']:.0%} of what float32 may cost"
         return f"{compared}; largest difference {figures['max_abs']:.2g}, {share}; {top1}"
     change = figures["perplexity_change"]
-    perplexity = f", perplexity {change:+.2%}" if change else ""
+    perplexity = f", perplexity {'not judged: no --text-file' if change is None else f'{change:+.2%}'}"
     return f"{compared}; worst mean KL {figures['kl_mean']:.2g} nats{perplexity}; {top1}"
 
 

@@ -40,7 +40,10 @@ def validate(artifact: Path, against: str | None, config_file: Path | None, html
     with progress() as on_stage:
         is_file = artifact.is_file() or (artifact.suffix == ".onnx" and not artifact.is_dir())
         compare = revalidate_file if is_file else revalidate
-        report = compare(artifact, against=against, config_file=config_file, on_stage=on_stage, **comparison(**options))
+        settings = comparison(**options)
+        if is_file:  # one file has no variants
+            del settings["variant_kl"], settings["variant_top1"]
+        report = compare(artifact, against=against, config_file=config_file, on_stage=on_stage, **settings)
     if html:
         manifest = None if is_file else read_manifest(artifact)
         write_page(html, report_html(report, manifest, name=artifact.name))

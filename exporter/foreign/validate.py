@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import onnxruntime as ort
+from google.protobuf.message import DecodeError
 
 from exporter.config import ExportConfig
 from exporter.errors import ArtifactError, ConfigError
@@ -80,16 +81,24 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
 
 def refuses_batched_chunks(path: Path) -> bool:
     """Whether onnxruntime's CPU takes several new tokens behind a past of this graph for one row alone."""
-    graph = onnx.load(path, load_external_data=False).graph
-    return any(node.op_type == "GroupQueryAttention" for node in graph.node)
+    return _has(path, "GroupQueryAttention")
+
+
+def _has(path: Path, operator: str) -> bool:
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except (OSError, DecodeError) as error:
+        raise ArtifactError(f"{path} is not an ONNX model: {error}; check the file") from error
+    return any(node.op_type == operator for node in graph.node)
 
 
 def _open(path: Path) -> ort.InferenceSession:
     options: Any = ort.SessionOptions()
     options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_prepacking", "1")
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file")
+    if not _has(path, "MatMulNBits"):  # which quantises what it reads only where its weights are prepacked
+        options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class of their own

@@ -23,7 +23,7 @@ from exporter.layout import Coded, Layout
 
 LEAST_SQNR_DB = {8: 30.0, 4: 8.0}
 """By bits. Rounding normal weights to 8 bits by row leaves about 37 dB, to 4 bits by block about 20 dB; GPTQ gives some
-of that away for better outputs (docs/quantisation.md). Another matrix leaves -3 dB."""
+of that away for better outputs (docs/variants.md). Another matrix leaves -3 dB."""
 MOST_DRIFT = 0.3
 """Steps by which codes may be off on average. Rounding drifts by next to nothing; a zero point off by one is a step off
 everywhere, which at 8 bits leaves more than 30 dB."""

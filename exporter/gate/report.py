@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -86,15 +86,16 @@ class CaseResult:
 
     @property
     def _too_surprised(self) -> bool:
-        return self.perplexity_limit is not None and abs(self.judged_perplexity_change) > self.perplexity_limit
+        change = self.judged_perplexity_change
+        return self.perplexity_limit is not None and change is not None and abs(change) > self.perplexity_limit
 
     @property
-    def judged_perplexity_change(self) -> float:
-        """`perplexity_change` where it means something, else 0: on enough tokens of a text that the model knows."""
+    def judged_perplexity_change(self) -> float | None:
+        """`perplexity_change` where it means something, else None: on enough tokens of a text that the model knows."""
         guessed = min(UNKNOWN_TEXT, self.vocab_size)  # a guess among all tokens has a perplexity of their number
         known = self.reference_perplexity is not None and self.reference_perplexity < guessed
         enough = self.perplexity_tokens >= PERPLEXITY_TOKENS
-        return (self.perplexity_change or 0.0) if known and enough else 0.0
+        return self.perplexity_change if known and enough else None
 
     @property
     def _too_divergent(self) -> bool:
@@ -281,6 +282,12 @@ class ParityReport:
         return self.summary() | {"cases": cases, "layers": layers, "opened": self.opened}
 
 
+def largest_perplexity_change(results: Sequence[CaseResult]) -> float | None:
+    """The change of perplexity that is largest in size, None where none was judged."""
+    changes = [change for result in results if (change := result.judged_perplexity_change) is not None]
+    return max(changes, key=abs, default=None)
+
+
 def _worst(results: tuple[CaseResult, ...]) -> dict[str, Any]:
     return {
         "cases": len(results),
@@ -293,6 +300,6 @@ def _worst(results: tuple[CaseResult, ...]) -> dict[str, Any]:
         "kl_max": max(result.kl_max for result in results),
         "top1_agreement": min(result.top1_agreement for result in results),
         "top5_agreement": min(result.top5_agreement for result in results),
-        "perplexity_change": max((result.judged_perplexity_change for result in results), key=abs, default=0.0),
+        "perplexity_change": largest_perplexity_change(results),
         "non_finite": sum(result.non_finite for result in results),
     }

@@ -28,12 +28,22 @@ def run_of_module(module: nn.Module) -> Run:
 
 
 def run_of_session(session: Session) -> Run:
-    """The run of a session; a case in chunks is fed chunk by chunk."""
+    """The run of a session; a case in chunks is fed chunk by chunk.
+
+    Where a case is about the cache or padding, the last logits of every piece are those of a second decoding that asks
+    for them alone, as `Session.generate` does.
+    """
 
     def run(case: Case) -> Logits:
         decoding = session.decoding(len(case.ids))
         parts = [decoding.feed(case.ids[:, start:stop], case.mask[:, start:stop]) for start, stop in case.cuts()]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        logits = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        if case.needs == "ids":
+            return logits
+        logits, last = np.array(logits), session.decoding(len(case.ids))
+        for start, stop in case.cuts():
+            logits[:, stop - 1] = last.feed_for_last(case.ids[:, start:stop], case.mask[:, start:stop])
+        return logits
 
     return run
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from exporter.gate.limits import LIMITS
-from exporter.gate.report import CaseResult, ParityReport
+from exporter.gate.report import CaseResult, ParityReport, largest_perplexity_change
 from exporter.html import figures, plots
 from exporter.html.visible import printable, visible
 from exporter.manifest import MANIFEST_NAME, Manifest
@@ -98,8 +98,8 @@ def _variant_tiles(report: ParityReport) -> Iterator[_Tile]:
         compared = [result for result in found if not result.fault]
         if not _is_bounded(found) and compared:
             kl = max(result.kl_mean for result in compared)
-            change = max((result.judged_perplexity_change for result in compared), key=abs)
-            note = f"nats of KL, worst mean; perplexity {change:+.2%}" if change else "nats of KL, worst mean"
+            change = largest_perplexity_change(compared)
+            note = f"nats of KL, worst mean; perplexity {'not judged' if change is None else f'{change:+.2%}'}"
             yield _Tile(target, figures.number(kl), note, all(result.passed for result in found))
 
 

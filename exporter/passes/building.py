@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from exporter.layout import layout_of
+
 CONTRIB = "com.microsoft"
 """The domain of onnxruntime's own operators."""
 
@@ -30,3 +32,8 @@ def name_outputs(node: ir.Node) -> ir.Node:
 def graph_input(graph: ir.Graph, name: str) -> ir.Value:
     """The input called `name`."""
     return next(value for value in graph.inputs if value.name == name)
+
+
+def is_bias(value: ir.Value | None) -> bool:
+    """Whether `value` is a weight of one axis."""
+    return value is not None and layout_of(value) is not None and value.shape is not None and len(value.shape) == 1

@@ -8,8 +8,7 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript.rewriter import RewritePass, pattern
 
-from exporter.layout import layout_of
-from exporter.passes.building import CONTRIB
+from exporter.passes.building import CONTRIB, is_bias
 
 _CUBIC = 0.044715
 _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
@@ -45,7 +44,7 @@ def _erf_gelu(op: Any, x: Any) -> Any:
 
 
 def _is_bias(_context: Any, bias: ir.Value, **_: Any) -> bool:
-    return layout_of(bias) is not None
+    return is_bias(bias)
 
 
 def _fast_gelu(op: Any, x: ir.Value, bias: ir.Value | None = None, **_: Any) -> Any:

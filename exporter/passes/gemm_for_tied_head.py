@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from exporter.layout import layout_of
+from exporter.passes.building import constant
 from exporter.passes.transpose_weights import swaps_two_axes
 
 
@@ -34,8 +34,8 @@ def _rewrite(graph: ir.Graph, matmul: ir.Node, weight: ir.Value) -> None:
     x, out = matmul.inputs[0], matmul.outputs[0]
     assert weight.shape is not None
     columns, width = weight.shape.numpy()
-    rows_shape = _constant(f"{matmul.name}/rows_shape", [-1, width])
-    columns_dim = _constant(f"{matmul.name}/columns", [columns])
+    rows_shape = constant(f"{matmul.name}/rows_shape", [-1, width])
+    columns_dim = constant(f"{matmul.name}/columns", [columns])
     rows = ir.node("Reshape", [x, rows_shape.outputs[0]], name=f"{matmul.name}/rows")
     gemm = ir.node("Gemm", [rows.outputs[0], weight], attributes={"transB": 1}, name=f"{matmul.name}/Gemm")
     leading = ir.node("Shape", [x], attributes={"end": -1}, name=f"{matmul.name}/leading_dims")
@@ -48,7 +48,3 @@ def _rewrite(graph: ir.Graph, matmul: ir.Node, weight: ir.Value) -> None:
         node.outputs[0].name = f"{node.name}_output_0"
     graph.insert_before(matmul, nodes)
     ir.convenience.replace_nodes_and_values(graph, matmul, [matmul], [], [out], [unflattened.outputs[0]])
-
-
-def _constant(name: str, values: list[int]) -> ir.Node:
-    return ir.node("Constant", [], attributes={"value": ir.tensor(np.array(values, np.int64))}, name=name)

@@ -6,7 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from exporter.layout import layout_of
-from exporter.passes.building import name_outputs
+from exporter.passes.building import is_bias, name_outputs
 
 _HALF = ("MatMul", "Gemm", "GroupQueryAttention", "FastGelu", "BiasGelu", "Gelu")
 """Operators that compute in float16. What they give is finite wherever the layer's own output is below 65,504; the
@@ -28,10 +28,11 @@ class HalvePrecision(InPlacePass):
             if str(value.name).startswith(("past_key_values.", "present.")):
                 value.type = ir.TensorType(ir.DataType.FLOAT16)
         for node in list(graph):
-            if node.op_type in _HALF or (node.op_type == "Add" and any(_is_bias(value) for value in node.inputs)):
+            if node.op_type in _HALF or (node.op_type == "Add" and any(is_bias(value) for value in node.inputs)):
                 self._halve(graph, node, halves)
-            elif node.op_type == "Gather" and _is_shared(node.inputs[0]):
-                _widened(graph, node)  # what comes out is widened, not the table that a product reads too
+            elif node.op_type == "Gather" and (table := node.inputs[0]) is not None and layout_of(table):
+                table.type = ir.TensorType(ir.DataType.FLOAT16)
+                _widened(graph, node)  # what comes out is widened, not the table
         return PassResult(model, modified=True)
 
     def _halve(self, graph: ir.Graph, node: ir.Node, halves: dict[ir.Value, ir.Value]) -> None:
@@ -66,12 +67,3 @@ def _widened(graph: ir.Graph, node: ir.Node) -> ir.Value:
         graph.outputs[list(graph.outputs).index(out)] = wide
     out.type = ir.TensorType(ir.DataType.FLOAT16)
     return wide
-
-
-def _is_bias(value: ir.Value | None) -> bool:
-    return value is not None and layout_of(value) is not None and len(value.shape or ()) == 1
-
-
-def _is_shared(value: ir.Value | None) -> bool:
-    """Whether a product reads the table too, so that it is stored in float16."""
-    return value is not None and any(node.op_type == "Gemm" for node, _ in value.uses())

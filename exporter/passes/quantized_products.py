@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 ACCURACY_LEVEL = 4
 """Activations are quantised to 8 bits by block, and the products are of integers (MatMulNBits)."""
 LEAST_COVERAGE = 0.95
+COVERAGE = "gpt_export_quantized_share"
+"""Where the pass leaves the share of the weights in products that it quantised, among a model's `meta`."""
 _TOKEN_ZERO_POINT = 128
 _TOKEN_STEPS = 127
 
@@ -50,7 +52,7 @@ class QuantizeProducts(InPlacePass):
             if weight is None or node.op_type not in ("MatMul", "Gemm") or layout_of(weight) is None:
                 continue
             reached += _size(weight)
-            if node.op_type == "Gemm" or _is_logits(node.outputs[0]):
+            if node.op_type == "Gemm" or node.outputs[0].is_graph_output():
                 _head(graph, node, weight, self._plan)
             else:
                 _body(graph, node, weight, self._plan, tokens)
@@ -63,6 +65,7 @@ class QuantizeProducts(InPlacePass):
         coverage = reached / total if total else 0.0
         if coverage < LEAST_COVERAGE:
             raise GraphError(f"only {coverage:.0%} of the weights in products were quantised")
+        model.meta[COVERAGE] = round(coverage, 4)
         logger.info("quantised %.1f %% of the weights in products", 100 * coverage)
         return PassResult(model, modified=True)
 
@@ -99,10 +102,6 @@ def _is_token_table(value: ir.Value) -> bool:
         if ids is not None and ids.name == INPUT_IDS:
             return True
     return False
-
-
-def _is_logits(value: ir.Value) -> bool:
-    return value.is_graph_output()
 
 
 def _coded(graph: ir.Graph, weight: ir.Value, scheme: Scheme) -> tuple[ir.Value, ir.Value]:

@@ -7,8 +7,7 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript.rewriter import RewritePass, pattern
 
-from exporter.layout import layout_of
-from exporter.passes.building import CONTRIB
+from exporter.passes.building import CONTRIB, is_bias
 
 
 def fuse_skip_norms() -> RewritePass:
@@ -35,7 +34,7 @@ def _norm(op: Any, residual: Any, y: Any, scale: Any) -> Any:
 
 
 def _is_bias(_context: Any, bias: ir.Value, **_: Any) -> bool:
-    return layout_of(bias) is not None
+    return is_bias(bias)
 
 
 def _fused(

@@ -81,6 +81,7 @@ def _rounded(
             names = tuple(f"trf_blocks.{index}.{_name_of(block, layer)}.weight" for layer in layers)
             yield names, _round_in_place(layers, moment, plan.body(layers[0].in_features))
         hidden = [run(x) for x in hidden]
+        decoder.trf_blocks[index] = nn.Identity()  # its rounded copy is not needed any more
         logger.info("rounded block %d of %d", index + 1, len(decoder.trf_blocks))
     width = decoder.out_head.in_features
     moment = sum((_gram(decoder.final_norm(x)) for x in hidden), torch.zeros(width, width))

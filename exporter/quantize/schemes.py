@@ -53,7 +53,7 @@ PLANS: Mapping[Precision, PrecisionPlan] = {
     "int8": PrecisionPlan(body_bits=8, body_blocks=False, head_bits=8),
     "int4": PrecisionPlan(body_bits=4, body_blocks=True, head_bits=4),
 }
-"""Set by measurement: docs/quantisation.md."""
+"""Set by measurement: docs/variants.md and docs/performance.md."""
 
 
 def block_for(width: int) -> int:

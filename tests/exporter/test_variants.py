@@ -279,8 +279,7 @@ def test_every_variant_generates_the_language(cli: Callable[..., Run], trained_v
 
 
 def test_a_variant_that_failed_is_published_on_request_and_says_so(trained_source: Source, tmp_path: Path) -> None:
-    limits = LIMITS["fp32"].overridden(kl=1e-9)
-    config = ExportConfig(precisions=("int8",), limits=limits, cases="grid", gate="report")
+    config = ExportConfig(precisions=("int8",), variant_kl=1e-9, cases="grid", gate="report")
     manifest = pipeline.export(trained_source, config, tmp_path / "artifact").manifest
     assert set(manifest.variants) == {"int8"}
     assert manifest.parity is not None
@@ -289,6 +288,25 @@ def test_a_variant_that_failed_is_published_on_request_and_says_so(trained_sourc
     with pytest.raises(ParityError, match="nothing was published"):
         pipeline.export(trained_source, dataclasses.replace(config, gate="enforce"), tmp_path / "enforced")
     assert not (tmp_path / "enforced").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "kl", "top1"),
+    [
+        ({}, 0.002, 0.98),
+        ({"variant_kl": 1e-4}, 1e-4, 0.98),
+        ({"variant_kl": 0.5}, 0.002, 0.98),
+        ({"variant_top1": 1.0}, 0.002, 1.0),
+    ],
+    ids=["its row", "tighter", "not looser", "all the same"],
+)
+def test_what_is_given_tightens_a_variants_limits_and_is_recorded(
+    given: dict[str, float], kl: float, top1: float
+) -> None:
+    config = ExportConfig(precisions=("fp32", "int8"), **given)
+    limits = config.allowed_for("int8")
+    assert (limits.kl_mean, limits.top1) == (kl, top1)
+    assert config.to_dict()["variant_limits"] == {"int8": limits.to_dict()}
 
 
 def test_the_disk_is_asked_for_room_for_every_variant(
