@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from exporter.version import __version__
 
-_DISTRIBUTIONS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "tiktoken", "torch")
+_DISTRIBUTIONS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "tiktoken", "torch")
 
 
 def library_versions() -> dict[str, str]:
