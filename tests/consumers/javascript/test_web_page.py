@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from exporter.gate.limits import LIMITS
 from exporter.runtime import Session
 from exporter.targets.facts import VARIANTS
-from models.tokenizer import Gpt2Tokenizer, pad
+from models.tokenizer import Gpt2Tokenizer
 from tests.browser.chromium import find_chromium
 from tests.browser.contrast import LOW_CONTRAST
 from tests.conftest import GPT_EXPORT
@@ -98,13 +99,16 @@ def test_the_page_writes_eagers_tokens(visit: Visit, gpt2: Exported, eager: list
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "fp32"])
-def test_variants_write_what_plain_onnxruntime_gives(
+def test_variants_write_what_plain_onnxruntime_gives_or_its_equal(
     variant: str, visit: Visit, fast: Exported, compatibility: Record
 ) -> None:
     found = visit("generate", fast.folder, query=f"?variant={variant}")
-    ids, mask = pad([Gpt2Tokenizer().encode(PROMPT)])
-    steps = Session.open(fast.folder, variant=variant).generate(ids, attention_mask=mask, max_new_tokens=STEPS)
-    assert found["ids"] == np.stack(list(steps), axis=1)[0].tolist()
+    prompt = Gpt2Tokenizer().encode(PROMPT)
+    assert len(found["ids"]) == STEPS
+    # WebAssembly's kernels round what they read in other ways: of two tokens that the gate calls a tie, either will do.
+    logits = Session.open(fast.folder, variant=variant).logits([prompt + found["ids"]])[0, len(prompt) - 1 : -1]
+    behind = logits.max(axis=1) - logits[np.arange(STEPS), found["ids"]]
+    assert behind.max() <= (LIMITS[variant].tie_nats or 0.0)
     version = found["engine"].split()[1].rstrip(",")
     compatibility(consumer="onnxruntime-web", version=version, variant=variant, outcome="pass", what="a prompt")
 
