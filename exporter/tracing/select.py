@@ -31,12 +31,9 @@ def with_layers(
     feed: Feed,
 ) -> ParityReport:
     """`report` with the activations of one case: the one that tells most of a failure, else one of moderate size."""
-    results = {result.name: result for result in report.targets["onnx"]}
-    case = telling_case(cases, results)
+    case = telling_case(cases, {result.name: result for result in report.targets["onnx"]})
     if case is None:
         return report
-    if len(case.cuts()) > 1:  # some attention takes several tokens behind a past for one row alone
-        case = case.row(results[case.name].worst_index[0])
     try:
         layers = trace(source.reference(), source.weights, path, sources, case, feed)
     except Exception as error:  # the verdict stands without it; onnxruntime's errors share no base class
