@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from exporter.signature import INPUT_IDS, LOGITS, CacheShape
+from exporter.signature import INPUT_IDS, LOGITS
 
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
@@ -30,22 +29,6 @@ class Decoding(Protocol):
     def feed_for_last(self, ids: Ids, mask: Ids) -> Logits:
         """Logits of the last of the new ids alone, float32 (batch, vocabulary)."""
         ...
-
-
-def open_decoding(
-    session: ort.InferenceSession, variant: Mapping[str, Any], batch: int, context_length: int
-) -> Decoding:
-    """The decoding of a new batch that fits the graph of `variant`, an entry of a manifest's variants."""
-    from exporter.grown_cache import GrownDecoding
-    from exporter.shared_cache import SharedDecoding
-
-    if not variant["cache"]:
-        return RecomputedDecoding(session, batch)
-    cache = CacheShape(**variant["cache"])
-    dtype = np.dtype(str(variant.get("cache_dtype", "float32")))
-    if variant.get("shared_cache") and session.get_providers()[0] == "CPUExecutionProvider":
-        return SharedDecoding(session, cache, batch, context_length, dtype)
-    return GrownDecoding(session, cache, batch, dtype)
 
 
 def even_chunks(length: int) -> list[tuple[int, int]]:

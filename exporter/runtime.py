@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
 from exporter.artifact import Artifact
-from exporter.decoding import Decoding, open_decoding
+from exporter.decoding import Decoding, RecomputedDecoding
 from exporter.errors import ArtifactError, ContextError, InputError, RuntimeVersionError
+from exporter.grown_cache import GrownDecoding
 from exporter.manifest import Manifest
 from exporter.sampling import Sampling, generators
+from exporter.shared_cache import SharedDecoding
 from exporter.signature import CacheShape
 
 _OPEN_ATTEMPTS = 5
@@ -166,6 +168,19 @@ class Session:
         if self.cache is None and not mask.all():
             raise InputError("this graph takes no attention mask; pass rows of one length, or export with a cache")
         return mask.astype(np.int64)
+
+
+def open_decoding(
+    session: ort.InferenceSession, variant: Mapping[str, Any], batch: int, context_length: int
+) -> Decoding:
+    """The decoding of a new batch that fits the graph of `variant`, an entry of a manifest's variants."""
+    if not variant["cache"]:
+        return RecomputedDecoding(session, batch)
+    cache = CacheShape(**variant["cache"])
+    dtype = np.dtype(str(variant.get("cache_dtype", "float32")))
+    if variant.get("shared_cache") and session.get_providers()[0] == "CPUExecutionProvider":
+        return SharedDecoding(session, cache, batch, context_length, dtype)
+    return GrownDecoding(session, cache, batch, dtype)
 
 
 def check_ids(ids: ArrayLike, vocab_size: int, context_length: int) -> NDArray[np.int64]:

@@ -7,7 +7,6 @@ from typing import cast
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from exporter.decoding import Ids, Logits, even_chunks
 from exporter.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
@@ -115,13 +114,8 @@ class SharedDecoding:
             binding = self._session.io_binding()
             binding.bind_output(LOGITS, "cpu")  # the first one, so that it is the first of the outputs
             for (past, present), buffer in zip(self._names, self._buffers, strict=True):
-                value = _value_of(buffer[rows])
+                value = ort.OrtValue.ortvalue_from_numpy(buffer[rows])  # on the array's own memory
                 binding.bind_ortvalue_input(past, value)
                 binding.bind_ortvalue_output(present, value)
             self._bindings[key] = binding
         return self._bindings[key]
-
-
-def _value_of(array: NDArray[np.generic]) -> ort.OrtValue:
-    """onnxruntime's value on the memory of `array`, which is contiguous."""
-    return ort.OrtValue.ortvalue_from_numpy(array)

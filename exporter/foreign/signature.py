@@ -162,8 +162,7 @@ def row_by_row(run: Run) -> Run:
     """`run` for graphs that take several tokens behind a past in one row alone: such a case is run row by row."""
 
     def run_rows(case: Case) -> Logits:
-        behind = [stop - start for start, stop in case.cuts()[1:]]
-        if len(case.ids) == 1 or max(behind, default=1) == 1:
+        if not case.several_behind_past:
             return run(case)
         return np.concatenate([run(case.row(index)) for index in range(len(case.ids))])
 

@@ -51,6 +51,11 @@ class Case:
         """Start and stop of each piece that a cached candidate is fed."""
         return list(itertools.pairwise(itertools.accumulate(self.chunks or (self.ids.shape[1],), initial=0)))
 
+    @property
+    def several_behind_past(self) -> bool:
+        """Whether several rows are fed several tokens behind a past, which GroupQueryAttention refuses on a CPU."""
+        return len(self.ids) > 1 and any(start and stop - start > 1 for start, stop in self.cuts())
+
     def shown(self) -> Shown:
         """What `parity.compare` needs of the case."""
         targets = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,10 +51,8 @@ def feed_graph(cache: CacheShape | None) -> Feed:
     """The feed of one of our own graphs, with or without a cache; see `exporter.tracing.activations.Feed`."""
 
     def feed(session: ort.InferenceSession, case: Case, tensors: Sequence[str]) -> list[dict[str, Array]]:
-        several = any(start and stop - start > 1 for start, stop in case.cuts())
-        if several and len(case.ids) > 1 and _is_fused(session):
-            rows = [replace(case, ids=case.ids[i : i + 1], mask=case.mask[i : i + 1]) for i in range(len(case.ids))]
-            fed = [feed_rows(session, row, tensors) for row in rows]
+        if case.several_behind_past and _is_fused(session):
+            fed = [feed_rows(session, case.row(index), tensors) for index in range(len(case.ids))]
             return [
                 {name: np.concatenate([chunk[name] for chunk in chunks]) for name in tensors}
                 for chunks in zip(*fed, strict=True)

@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from exporter.passes.building import constant, graph_input, name_outputs
+from exporter.passes.last_logits import KEPT
 from exporter.signature import INPUT_IDS, POSITION_IDS
 
 
@@ -36,7 +37,7 @@ class FlattenTokens(InPlacePass):
             if node.op_type == "GroupQueryAttention":
                 _unflatten_input(graph, node, whole.outputs[0])
                 _flatten_output(graph, node)
-            elif node.op_type == "Slice" and node.name == "/last/kept":
+            elif node.op_type == "Slice" and node.name == KEPT:
                 _unflatten_input(graph, node, whole.outputs[0])
         return PassResult(model, modified=True)
 

@@ -11,6 +11,8 @@ from exporter.passes.building import constant, name_outputs
 from exporter.signature import LOGITS, NUM_LOGITS_TO_KEEP
 
 _NORMS = ("LayerNormalization", "SkipLayerNormalization")
+KEPT = "/last/kept"
+"""The name of the node that keeps the last positions."""
 _EVERYTHING = np.iinfo(np.int64).max
 
 
@@ -36,7 +38,7 @@ class KeepLastLogits(InPlacePass):
         start = name_outputs(ir.node("Neg", [keep], name="/last/start"))
         start_1d = name_outputs(ir.node("Reshape", [start.outputs[0], one.outputs[0]], name="/last/start_1d"))
         inputs = [whole, start_1d.outputs[0], end.outputs[0], one.outputs[0]]
-        kept = name_outputs(ir.node("Slice", inputs, name="/last/kept"))
+        kept = name_outputs(ir.node("Slice", inputs, name=KEPT))
         graph.insert_after(norm, [one, end, start, start_1d, kept])
         for node, index in readers:
             node.replace_input_with(index, kept.outputs[0])
