@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt_export.targets.facts import VARIANTS
+
 from benches.consumers_record import NAME
 from benches.page import keep_current
 from benches.performance_doc import NOT_MEASURED, machine_line
 from benches.record import RESULTS, read_record
-from exporter.targets.facts import VARIANTS
 
 PAGE = Path(__file__).parent.parent / "docs" / "consumers.md"
 CONSUMERS: Mapping[str, tuple[str, str]] = {

@@ -12,6 +12,10 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from gpt_export.artifact.reading import Artifact
+from gpt_export.bench.bandwidth import measure_bandwidth
+from gpt_export.bench.bytes_read import bytes_per_token
+
 from benches.decoding.client import Worker, WorkerError
 from benches.decoding.environments import llama_python, openvino_python, optimum_python, versions
 from benches.decoding.files import Files
@@ -20,9 +24,6 @@ from benches.decoding.rounds import run_rounds, summarise
 from benches.memory import memory_of
 from benches.peers import CACHE, checkpoint, describe
 from benches.record import RESULTS, write_record
-from exporter.artifact import Artifact
-from exporter.benchmark.bandwidth import measure_bandwidth
-from exporter.benchmark.bytes_read import bytes_per_token
 
 NAME = "decode"
 THREADS = 2

@@ -22,7 +22,7 @@ SOURCES = ("dummy-124m", "gpt2-124m")
 GRAPHS = ("dummy-124m", "gpt2-124m", "gpt2-1558m")
 GRAPH_STAGES = ("script", "graph", "passes")
 TORCH = "import torch"
-READY = "import exporter"
+READY = "import gpt_export"
 """The stage at whose beginning the interpreter, with torch imported, is taken as the baseline."""
 END = "end"
 MB = 1e6
@@ -51,9 +51,9 @@ def export_child(name: str, output: Path) -> list[dict[str, Any]]:
     import torch  # noqa: F401
 
     stopwatch(READY)
-    from exporter.config import ExportConfig
-    from exporter.pipeline import export
-    from exporter.source_names import read_source
+    from gpt_export.pipeline.config import ExportConfig
+    from gpt_export.pipeline.stages import export
+    from gpt_export.sources.names import read_source
 
     stopwatch("read the source")
     export(read_source(name), ExportConfig(), output, on_stage=stopwatch)
@@ -68,16 +68,16 @@ def graph_child(name: str) -> list[dict[str, Any]]:
     import torch  # noqa: F401
 
     stopwatch(READY)
-    from exporter.gpt_source import GPT2_SIZES
-    from exporter.graph import to_onnx
-    from exporter.opsets import DEFAULT_OPSET
-    from exporter.passes import portable_passes, run_passes
-    from exporter.script import script, script_cached
-    from exporter.signature import CacheShape, cached, example_sizes, uncached
-    from models.blank import blank
-    from models.config import GPT_CONFIG_124M, GPTConfig
-    from models.dummy import DummyGPTModel
-    from models.gpt import GPTDecoder
+    from gpt_export.graph.opsets import DEFAULT_OPSET
+    from gpt_export.graph.script import script, script_cached
+    from gpt_export.graph.to_onnx import to_onnx
+    from gpt_export.passes import portable_passes, run_passes
+    from gpt_export.runtime.signature import CacheShape, cached, example_sizes, uncached
+    from gpt_export.sources.gpt import GPT2_SIZES
+    from gpt_export_models.blank import blank
+    from gpt_export_models.config import GPT_CONFIG_124M, GPTConfig
+    from gpt_export_models.dummy import DummyGPTModel
+    from gpt_export_models.gpt import GPTDecoder
 
     stopwatch("build without weights")
     sizes = GPT2_SIZES.get(name, {})

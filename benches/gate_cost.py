@@ -19,16 +19,16 @@ from typing import Any
 from unittest import mock
 
 import torch
+from gpt_export.artifact.reading import Artifact
+from gpt_export.gate import runs, validate
+from gpt_export.gate.cases import choose_cases
+from gpt_export.gate.tracing import activations, select, trace
+from gpt_export.pipeline import comparison, stages
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.sources.names import read_source
+from gpt_export.sources.source import Source
 
 from benches.record import RESULTS, write_record
-from exporter import comparison, pipeline
-from exporter.artifact import Artifact
-from exporter.config import ExportConfig
-from exporter.gate import runs, validate
-from exporter.gate.cases import choose_cases
-from exporter.source import Source
-from exporter.source_names import read_source
-from exporter.tracing import activations, select, trace
 
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "eager reference": ((validate.ReferenceLogits, "record"),),
@@ -107,7 +107,7 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
     cases = choose_cases(source, config)
     found: dict[str, Any] = {"cases": len(cases), "positions": sum(int(case.mask.sum()) for case in cases)}
     with tempfile.TemporaryDirectory(prefix="gpt-export-bench-") as folder:
-        artifact = pipeline.export(source, ExportConfig(gate="off"), Path(folder) / "artifact")
+        artifact = stages.export(source, ExportConfig(gate="off"), Path(folder) / "artifact")
         eager_once(source, config)
         for clock_name, now in CLOCKS.items():
             passes, gates = [], []

@@ -2,7 +2,7 @@
 
 Random decoders of many shapes, and the seeded sources, go through the pipeline with `--gate report`. For every case
 the largest difference of the logits is divided by (noise x scale), where the noise is either the one of the gate's
-probe or the one of eager on that very case. The noise factor of `exporter.gate.limits` is set from the result.
+probe or the one of eager on that very case. The noise factor of `gpt_export.gate.limits` is set from the result.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpt_export.gate.cases import Case, choose_cases
+from gpt_export.gate.limits import NOISE_FLOOR
+from gpt_export.gate.noise import measure_noise
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.stages import export
+from gpt_export.runtime.signature import CacheShape
+from gpt_export.sources.names import read_source
+from gpt_export.sources.source import Source
+from gpt_export_models.blank import blank, filled
+from gpt_export_models.config import GPTConfig
+from gpt_export_models.gpt import GPTDecoder, GPTModel
 
 from benches.record import RESULTS, significant, write_record
-from exporter.config import ExportConfig
-from exporter.gate.cases import Case, choose_cases
-from exporter.gate.limits import NOISE_FLOOR
-from exporter.gate.noise import measure_noise
-from exporter.pipeline import export
-from exporter.signature import CacheShape
-from exporter.source import Source
-from exporter.source_names import read_source
-from models.blank import blank, filled
-from models.config import GPTConfig
-from models.gpt import GPTDecoder, GPTModel
 
 VOCAB_SIZE = 1000
 WIDTHS = (32, 768)

@@ -10,19 +10,19 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gpt_export.gate.cases import choose_cases
+from gpt_export.gate.limits import LIMITS, NOISE_FLOOR
+from gpt_export.gate.noise import NOISE_CEILING
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.runtime.signature import CacheShape
+from gpt_export.sources.source import Source
+from gpt_export_models.config import GPT_CONFIG_124M
+from gpt_export_models.tokenizer import Gpt2Tokenizer
 from torch import nn
 
 from benches.page import keep_current
 from benches.performance_doc import NOT_MEASURED, machine_line
 from benches.record import RESULTS, read_record
-from exporter.config import ExportConfig
-from exporter.gate.cases import choose_cases
-from exporter.gate.limits import LIMITS, NOISE_FLOOR
-from exporter.gate.noise import NOISE_CEILING
-from exporter.signature import CacheShape
-from exporter.source import Source
-from models.config import GPT_CONFIG_124M
-from models.tokenizer import Gpt2Tokenizer
 
 PAGE = Path(__file__).parent.parent / "docs" / "parity.md"
 _BLOCK = re.compile(r"(?P<begin><!-- begin (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end (?P=name) -->)", re.DOTALL)

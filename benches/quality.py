@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from gpt_export.artifact.reading import Artifact
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -24,7 +25,6 @@ from benches.decoding.files import Files
 from benches.decoding.roster import Entrant, chosen, ours, peers
 from benches.peers import CACHE
 from benches.record import RESULTS, write_record
-from exporter.artifact import Artifact
 
 NAME = "quality"
 THREADS = 2

@@ -9,10 +9,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from exporter.config import ExportConfig
-from exporter.html.page import REPORT_NAME
-from exporter.pipeline import export
-from exporter.source_names import read_source
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.stages import export
+from gpt_export.report.page import REPORT_NAME
+from gpt_export.sources.names import read_source
+
 from tests.browser.chromium import chromium
 
 WIDTH, SCALE = 1100, 0.9

@@ -11,10 +11,11 @@ import threading
 import time
 from pathlib import Path
 
-from exporter.config import ExportConfig
-from exporter.pipeline import export
-from exporter.serving.open import open_server
-from exporter.source_names import read_source
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.stages import export
+from gpt_export.serving.open import open_server
+from gpt_export.sources.names import read_source
+
 from tests.browser.chromium import Page, chromium
 
 WIDTH, SCALE = 1100, 0.9

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpt_export_models.config import GPTConfig
+from gpt_export_models.gpt import GPTModel
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
-from models.config import GPTConfig
-from models.gpt import GPTModel
 from tests import samples
 
 END = "<|endoftext|>"

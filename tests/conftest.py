@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gpt_export
 import numpy as np
 import pytest
 import torch
+from gpt_export.artifact.reading import Artifact
+from gpt_export.pipeline import stages
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.runtime.session import Session
+from gpt_export.sources.gpt import checkpoint_source
+from gpt_export.sources.source import Source
+from gpt_export.weights.quantize.schemes import PRECISIONS
+from gpt_export_models import GPT_CONFIG_124M, DummyGPTModel
 from torch import nn
 
-import exporter
-from exporter import pipeline
-from exporter.artifact import Artifact
-from exporter.config import ExportConfig
-from exporter.gpt_source import checkpoint_source
-from exporter.quantize.schemes import PRECISIONS
-from exporter.runtime import Session
-from exporter.source import Source
-from models import GPT_CONFIG_124M, DummyGPTModel
 from tests import samples
 from tests.byte_gpt import save_byte_gpt
 from tests.trained_gpt import HELD_OUT, TEXTS, save_trained_gpt
@@ -62,7 +62,7 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def gpt_export() -> Callable[..., Run]:
+def run_command() -> Callable[..., Run]:
     """Runs the console script in a process of its own."""
 
     def run(*args: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Run:
@@ -86,7 +86,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("signal.signal", lambda *_: None)
 
     def run(*args: object) -> Run:
-        from exporter.cli import cli as group
+        from gpt_export.cli import cli as group
 
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
@@ -98,10 +98,10 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, gpt_export: Callable[..., Run]) -> tuple[Path, Run]:
+def exported(tmp_path_factory: pytest.TempPathFactory, run_command: Callable[..., Run]) -> tuple[Path, Run]:
     """The main job, run once as a user runs it: the 124M skeleton's artifact, and what the command said."""
     folder = tmp_path_factory.mktemp("main") / "dummy-124m"
-    run = gpt_export("onnx", "--output", folder, "--json")
+    run = run_command("onnx", "--output", folder, "--json")
     assert run.code == 0, run.err
     return folder, run
 
@@ -130,7 +130,7 @@ def export_tiny(tmp_path: Path) -> Callable[..., Artifact]:
 
     def export(module: nn.Module, output: Path | None = None, **settings: Any) -> Artifact:
         settings = {"context_length": samples.CONTEXT, "vocab_size": samples.VOCAB, "name": "tiny"} | settings
-        return exporter.export(module, output or tmp_path / "out" / "tiny", **settings)
+        return gpt_export.export(module, output or tmp_path / "out" / "tiny", **settings)
 
     return export
 
@@ -138,7 +138,9 @@ def export_tiny(tmp_path: Path) -> Callable[..., Artifact]:
 @pytest.fixture(scope="session")
 def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "artifact"
-    exporter.export(samples.tiny_dummy(), folder, context_length=samples.CONTEXT, vocab_size=samples.VOCAB, name="tiny")
+    gpt_export.export(
+        samples.tiny_dummy(), folder, context_length=samples.CONTEXT, vocab_size=samples.VOCAB, name="tiny"
+    )
     return folder
 
 
@@ -169,7 +171,7 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 def _export_saved(saved: tuple[Path, Path], output: Path, *, cached: bool = True, **config: Any) -> Path:
     path, config_file = saved
     source = checkpoint_source(path, config_file=config_file, cached=cached)
-    return pipeline.export(source, ExportConfig(**config), output).folder
+    return stages.export(source, ExportConfig(**config), output).folder
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +218,7 @@ def trained_source(trained_checkpoint: Path) -> Source:
 def trained_variants(tmp_path_factory: pytest.TempPathFactory, trained_source: Source) -> Path:
     """The trained GPT in every precision, each of which passed its gate. Read it, never change it."""
     config = ExportConfig(precisions=PRECISIONS, texts=TEXTS, corpus=HELD_OUT)
-    return pipeline.export(trained_source, config, tmp_path_factory.mktemp("precisions") / "artifact").folder
+    return stages.export(trained_source, config, tmp_path_factory.mktemp("precisions") / "artifact").folder
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
-from exporter.gate.limits import LIMITS
-from exporter.gate.report import CaseResult, Deviation, ParityReport, WeightsResult
-from exporter.manifest import Manifest
+from gpt_export.artifact.manifest import Manifest
+from gpt_export.gate.limits import LIMITS
+from gpt_export.gate.report import CaseResult, Deviation, ParityReport, WeightsResult
 
 NASTY = (
     "</script><script>alert(1)</script>",

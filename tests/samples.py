@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpt_export_models import DummyGPTModel
+from gpt_export_models.gpt import GPTModel
 from torch import Tensor, nn
-
-from models import DummyGPTModel
-from models.gpt import GPTModel
 
 VOCAB = 29
 CONTEXT = 24

@@ -9,21 +9,26 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import gpt_export
+import gpt_export_models
 import pytest
 
-import exporter
-import models
-
-PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (exporter, models)}
-LOW = ("models", "exporter.runtime", "exporter.manifest", "exporter.artifact", "exporter.parity")
-HIGH = ("exporter.pipeline", "exporter.cli", "exporter.api", "exporter.revalidate")
+PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (gpt_export, gpt_export_models)}
+LOW = (
+    "gpt_export_models",
+    "gpt_export.runtime.session",
+    "gpt_export.artifact.manifest",
+    "gpt_export.artifact.reading",
+    "gpt_export.gate.parity",
+)
+HIGH = ("gpt_export.pipeline.stages", "gpt_export.cli", "gpt_export.api", "gpt_export.pipeline.revalidate")
 WITHOUT_TORCH = (
-    "exporter.runtime",
-    "exporter.manifest",
-    "exporter.artifact",
-    "exporter.parity",
-    "exporter.inspection",
-    "exporter.serving.open",
+    "gpt_export.runtime.session",
+    "gpt_export.artifact.manifest",
+    "gpt_export.artifact.reading",
+    "gpt_export.gate.parity",
+    "gpt_export.artifact.inspection",
+    "gpt_export.serving.open",
 )
 
 Edges = dict[str, set[str]]
@@ -115,13 +120,13 @@ def belongs(name: str, group: tuple[str, ...]) -> bool:
 def trespasses(packages: dict[str, Path]) -> list[str]:
     """Low modules that reach a high one, as `low -> high`."""
     edges = imports(packages, lazy=True)
-    edges["exporter"] = edges["exporter"] - {"exporter.api"}  # loaded on first use, for the library's front door
+    edges["gpt_export"] = edges["gpt_export"] - {"gpt_export.api"}  # loaded on first use, for the library's front door
     return sorted(
         f"{low} -> {high}"
         for low in edges
         if belongs(low, LOW)
         for high in reached(low, edges)
-        if belongs(high, HIGH) or (belongs(low, ("models",)) and belongs(high, ("exporter",)))
+        if belongs(high, HIGH) or (belongs(low, ("gpt_export_models",)) and belongs(high, ("gpt_export",)))
     )
 
 
@@ -145,14 +150,30 @@ def test_low_modules_never_import_high_ones() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "found"),
     [
-        ("exporter/runtime.py", "from exporter.pipeline import export", "exporter.runtime -> exporter.pipeline"),
-        ("exporter/manifest.py", "def f(): import exporter.cli", "exporter.manifest -> exporter.cli"),
-        ("exporter/hashing.py", "from exporter import pipeline", "exporter.artifact -> exporter.pipeline"),
-        ("models/dummy.py", "from exporter.version import __version__", "models.dummy -> exporter.version"),
+        (
+            "gpt_export/runtime/session.py",
+            "from gpt_export.pipeline.stages import export",
+            "gpt_export.runtime.session -> gpt_export.pipeline.stages",
+        ),
+        (
+            "gpt_export/artifact/manifest.py",
+            "def f(): import gpt_export.cli",
+            "gpt_export.artifact.manifest -> gpt_export.cli",
+        ),
+        (
+            "gpt_export/artifact/hashing.py",
+            "from gpt_export.pipeline import stages",
+            "gpt_export.artifact.reading -> gpt_export.pipeline.stages",
+        ),
+        (
+            "gpt_export_models/dummy.py",
+            "from gpt_export.version import __version__",
+            "gpt_export_models.dummy -> gpt_export.version",
+        ),
     ],
 )
 def test_a_planted_import_of_a_high_module_is_found(copy: dict[str, Path], file: str, line: str, found: str) -> None:
-    path = copy["models"].parent / file
+    path = copy["gpt_export_models"].parent / file
     path.write_text(f"{path.read_text('utf-8')}\n{line}\n", encoding="utf-8")
     assert found in trespasses(copy)
 
@@ -162,32 +183,32 @@ def test_there_are_no_import_cycles() -> None:
 
 
 def test_a_planted_cycle_is_found(copy: dict[str, Path]) -> None:
-    path = copy["exporter"] / "hashing.py"
-    path.write_text(f"{path.read_text('utf-8')}\nfrom exporter.artifact import Artifact\n", encoding="utf-8")
-    assert set(cycle(imports(copy, lazy=False)) or ()) == {"exporter.artifact", "exporter.hashing"}
+    path = copy["gpt_export"] / "artifact" / "hashing.py"
+    path.write_text(f"{path.read_text('utf-8')}\nfrom gpt_export.artifact.reading import Artifact\n", encoding="utf-8")
+    assert set(cycle(imports(copy, lazy=False)) or ()) == {"gpt_export.artifact.reading", "gpt_export.artifact.hashing"}
 
 
 def test_every_module_imports_on_its_own() -> None:
     # The order in which modules are first imported must not matter, which cycles through lazy imports would break.
     edges = imports(PACKAGES, lazy=False)
     light = [name for name in edges if "torch" not in reached(name, edges)]
-    assert {"exporter.runtime", "exporter.cli", "models.config"} <= set(light)
+    assert {"gpt_export.runtime.session", "gpt_export.cli", "gpt_export_models.config"} <= set(light)
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
-    for name in ("exporter.api", "exporter.source", "exporter.pipeline"):
+    for name in ("gpt_export.api", "gpt_export.sources.source", "gpt_export.pipeline.stages"):
         subprocess.run([sys.executable, "-c", code, name], check=True)
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_nothing_that_applications_import_reaches_torch(name: str) -> None:
-    everything = reached(name, imports(PACKAGES, lazy=True) | {"exporter": set(), "models": set()})
+    everything = reached(name, imports(PACKAGES, lazy=True) | {"gpt_export": set(), "gpt_export_models": set()})
     assert not belongs_any(everything, ("torch", "tiktoken", "rich", "click"))
 
 
 def test_packaging_reaches_no_torch() -> None:
     everything = reached(
-        "exporter.targets.package", imports(PACKAGES, lazy=True) | {"exporter": set(), "models": set()}
+        "gpt_export.targets.package", imports(PACKAGES, lazy=True) | {"gpt_export": set(), "gpt_export_models": set()}
     )
-    assert not belongs_any(everything, ("torch", "onnx", "onnxruntime", "exporter.pipeline"))
+    assert not belongs_any(everything, ("torch", "onnx", "onnxruntime", "gpt_export.pipeline.stages"))
 
 
 def belongs_any(names: set[str], group: tuple[str, ...]) -> set[str]:
@@ -210,7 +231,11 @@ WITHOUT = textwrap.dedent(
 
 
 def test_the_runtime_imports_where_torch_is_absent() -> None:
-    code = WITHOUT + "from exporter.runtime import Session; import exporter.artifact, exporter.parity; print(Session)"
+    code = (
+        WITHOUT
+        + "import gpt_export.artifact.reading, gpt_export.gate.parity; from gpt_export.runtime import Session\n"
+        + "print(Session)"
+    )
     absent = "torch,onnx,onnx_ir,tiktoken,rich,click,transformers"
     run = subprocess.run([sys.executable, "-c", code, absent], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -218,6 +243,6 @@ def test_the_runtime_imports_where_torch_is_absent() -> None:
 
 
 def test_the_blocker_blocks() -> None:
-    code = WITHOUT + "import exporter.pipeline"
+    code = WITHOUT + "import gpt_export.pipeline.stages"
     run = subprocess.run([sys.executable, "-c", code, "torch"], capture_output=True, text=True, check=False)
     assert "No module named 'torch'" in run.stderr

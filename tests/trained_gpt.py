@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gpt_export_models.config import GPTConfig
+from gpt_export_models.gpt import GPTModel
 from torch import Tensor
 from torch.nn import functional
 
-from models.config import GPTConfig
-from models.gpt import GPTModel
 from tests.byte_gpt import CONFIG as BOOK_KEYS
 from tests.byte_gpt import byte_tokenizer
 

@@ -114,7 +114,7 @@ def write_gpt2_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
 
-    lines = files("models").joinpath("data/vocab.bpe").read_text(encoding="utf-8").splitlines()
+    lines = files("gpt_export_models").joinpath("data/vocab.bpe").read_text(encoding="utf-8").splitlines()
     merges = [(left, right) for left, right in (line.split(" ") for line in lines[1:] if line)]
     # In GPT-2's order of ids: the characters that stand for bytes, what each merge makes, the end of text.
     tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(left + right for left, right in merges), END]

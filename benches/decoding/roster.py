@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt_export.artifact.reading import Artifact
+
 from benches.decoding.environments import llama_python, openvino_python, optimum_python
 from benches.decoding.files import Files
-from exporter.artifact import Artifact
 
 OURS = "ours"
 PRECISIONS = ("fp32", "int8", "int4")

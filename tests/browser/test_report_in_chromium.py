@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpt_export.report.page import report_html
 
-from exporter.html.page import report_html
 from tests import reports
 from tests.browser.chromium import Page, chromium, find_chromium
 from tests.browser.contrast import LOW_CONTRAST

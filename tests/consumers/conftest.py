@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpt_export.cli.onnx import onnx
 
-from exporter.cli.onnx import onnx
 from tests.conftest import Run
 from tests.consumers.exported import KINDS, Exported
 
@@ -51,14 +51,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 
 
 @pytest.fixture(scope="session")
-def fast(tmp_path_factory: pytest.TempPathFactory, gpt_export: Callable[..., Run]) -> Exported:
+def fast(tmp_path_factory: pytest.TempPathFactory, run_command: Callable[..., Run]) -> Exported:
     """The artifact of `gpt2` with every precision there is, in onnxruntime's own operators."""
     if not any("--precision" in option.opts for option in onnx.params):
         pytest.skip("this gpt-export has one precision, fp32")
     folder = tmp_path_factory.mktemp("fast")
     plain = KINDS["gpt2"](folder)
     flags = ("--profile", "ort", "--precision", "fp32,fp16,int8,int4", "--gate", "report")
-    run = gpt_export("onnx", folder / "gpt2-small", "--output", folder / "fast", *flags)
+    run = run_command("onnx", folder / "gpt2-small", "--output", folder / "fast", *flags)
     assert run.code == 0, run.err
     return Exported(folder / "fast", plain.logits, plain.vocab_size)
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpt_export.artifact.reading import Artifact
+from gpt_export.pipeline import stages
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.sources.gpt import checkpoint_source
+from gpt_export.targets.facts import Facts
 
-from exporter import pipeline
-from exporter.artifact import Artifact
-from exporter.config import ExportConfig
-from exporter.gpt_source import checkpoint_source
-from exporter.targets.facts import Facts
 from tests.byte_gpt import byte_gpt, save_byte_gpt
 from tests.integration.checkpoints import Logits, hugging_face, nanogpt
 
@@ -112,7 +112,7 @@ def _export(
     path: Path, folder: Path, logits: Logits, vocab_size: int, config_file: Path | None = None, cached: bool = True
 ) -> Exported:
     source = checkpoint_source(path, config_file=config_file, cached=cached)
-    return Exported(pipeline.export(source, ExportConfig(), folder / "artifact").folder, logits, vocab_size)
+    return Exported(stages.export(source, ExportConfig(), folder / "artifact").folder, logits, vocab_size)
 
 
 def _byte_logits(ids: np.ndarray) -> np.ndarray:

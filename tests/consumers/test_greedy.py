@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from gpt_export.targets import genai
+from gpt_export.targets.facts import VARIANTS
 
-from exporter.targets import genai
-from exporter.targets.facts import VARIANTS
 from tests.consumers.conftest import Consumer, Record
 from tests.consumers.exported import Exported
 

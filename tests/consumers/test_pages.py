@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gpt_export_models.tokenizer import Gpt2Tokenizer
 
-from models.tokenizer import Gpt2Tokenizer
 from tests.conftest import Run
 from tests.consumers.conftest import ROOT
 from tests.consumers.exported import STEPS, Exported
@@ -58,9 +58,9 @@ def test_the_pages_python_runs_from_top_to_bottom(page: Path, place: Path, consu
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_pages_packages_are_made(page: Path, place: Path, gpt_export: Callable[..., Run]) -> None:
+def test_the_pages_packages_are_made(page: Path, place: Path, run_command: Callable[..., Run]) -> None:
     for line in re.findall(r"^    gpt-export (package .*)$", page.read_text("utf-8"), re.MULTILINE):
-        run = gpt_export(*shlex.split(line), cwd=place)
+        run = run_command(*shlex.split(line), cwd=place)
         assert run.code == 0, run.err
 
 

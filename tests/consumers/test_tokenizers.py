@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from gpt_export_models.tokenizer import END_OF_TEXT_ID, gpt2_encoding
 
-from models.tokenizer import END_OF_TEXT_ID, gpt2_encoding
 from tests.consumers.conftest import Consumer
 from tests.consumers.exported import Exported
 from tests.fuzzed_texts import fuzzed_texts

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gpt_export.targets import triton
+from gpt_export.targets.facts import VARIANTS
+from gpt_export.targets.package import package
 
-from exporter.targets import triton
-from exporter.targets.facts import VARIANTS
-from exporter.targets.package import package
 from tests.consumers.conftest import Consumer, Record
 from tests.consumers.exported import Exported
 from tests.exporter.targets.manifests import facts

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpt_export.artifact.reading import Artifact
+from gpt_export.graph.opsets import MINIMUM_ONNXRUNTIME, OPSETS
 from torch import nn
 
-from exporter.artifact import Artifact
-from exporter.opsets import MINIMUM_ONNXRUNTIME, OPSETS
 from tests import samples
 from tests.tolerances import LIMITS
 
@@ -19,11 +19,11 @@ OUR_SESSION = textwrap.dedent(
     """
     import sys
     import numpy as np, onnxruntime
-    import exporter
-    from exporter.runtime import Session
+    import gpt_export
+    from gpt_export.runtime.session import Session
     session = Session.open(sys.argv[1])
     np.save(sys.argv[3], session.logits(np.load(sys.argv[2])))
-    print(onnxruntime.__version__, exporter.__file__, *sorted(sys.modules.keys() & {"torch", "onnx", "tiktoken"}))
+    print(onnxruntime.__version__, gpt_export.__file__, *sorted(sys.modules.keys() & {"torch", "onnx", "tiktoken"}))
     """
 )
 PLAIN_SESSION = textwrap.dedent(

@@ -5,24 +5,24 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter.version import __version__
+from gpt_export.version import __version__
 
 
 def test_the_wheel_holds_both_packages_their_data_and_the_licences(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
-        "exporter/__init__.py",
-        "exporter/py.typed",
-        "exporter/cli/__init__.py",
-        "exporter/passes/__init__.py",
-        "exporter/web/index.html",
-        "exporter/web/worker.js",
-        "exporter/web/package.json",
-        "models/__init__.py",
-        "models/py.typed",
-        "models/checkpoints/__init__.py",
-        "models/data/vocab.bpe",
-        "models/data/LICENSE-gpt2.txt",
+        "exporter/gpt_export/__init__.py",
+        "exporter/gpt_export/py.typed",
+        "exporter/gpt_export/cli/__init__.py",
+        "exporter/gpt_export/passes/__init__.py",
+        "exporter/gpt_export/serving/web/index.html",
+        "exporter/gpt_export/serving/web/worker.js",
+        "exporter/gpt_export/serving/web/package.json",
+        "models/gpt_export_models/__init__.py",
+        "models/gpt_export_models/py.typed",
+        "models/gpt_export_models/checkpoints/__init__.py",
+        "models/gpt_export_models/data/vocab.bpe",
+        "models/gpt_export_models/data/LICENSE-gpt2.txt",
     } <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any("node_modules" in name for name in names)
@@ -40,15 +40,15 @@ def test_the_installed_wheel_tells_its_version(
 def test_the_installed_wheel_brings_its_vocabulary(
     wheel_environment: Path, run_in: Callable[..., str], tmp_path: Path
 ) -> None:
-    code = "from models.tokenizer import encode; print(encode('Every effort moves you', 8))"
+    code = "from gpt_export_models.tokenizer import encode; print(encode('Every effort moves you', 8))"
     assert run_in(wheel_environment, "-c", code, cwd=tmp_path).strip() == "[6109, 3626, 6100, 345]"
 
 
 def test_the_installed_wheel_exports(wheel_environment: Path, run_in: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\n"
-        "import exporter\n"
-        "import models\n"
+        "import gpt_export\n"
+        "import gpt_export_models\n"
         "print(exporter.__file__, models.__file__)\n"
         "class Mine(torch.nn.Module):\n"
         "    context_length = 12\n"

@@ -1,4 +1,4 @@
-"""`exporter.testing`, the pytest plugin, and the example that users copy."""
+"""`gpt_export.testing`, the pytest plugin, and the example that users copy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from gpt_export.artifact.reading import Artifact
+from gpt_export.errors import ArtifactError, ConfigError, SourceError
+from gpt_export.gate.report import ParityReport
+from gpt_export.testing import ParityAssertionError, assert_parity
+from gpt_export_models.gpt import GPTModel
 from torch import nn
 
-from exporter.artifact import Artifact
-from exporter.errors import ArtifactError, ConfigError, SourceError
-from exporter.gate.report import ParityReport
-from exporter.testing import ParityAssertionError, assert_parity
-from models.gpt import GPTModel
 from tests import samples
 
 pytest_plugins = ["pytester"]
@@ -40,9 +40,9 @@ def hugging_face(seed: int = 0) -> nn.Module:
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A checkpoint as transformers writes it, and its artifact with a cache."""
-    from exporter.config import ExportConfig
-    from exporter.gpt_source import checkpoint_source
-    from exporter.pipeline import export
+    from gpt_export.pipeline.config import ExportConfig
+    from gpt_export.pipeline.stages import export
+    from gpt_export.sources.gpt import checkpoint_source
 
     folder = tmp_path_factory.mktemp("cached")
     hugging_face().save_pretrained(folder / "checkpoint")
@@ -120,7 +120,7 @@ def test_a_cached_artifact_is_the_transformers_model_itself(cached: tuple[Path, 
 
 
 def test_a_cached_artifact_is_the_books_model(cached: tuple[Path, Path]) -> None:
-    from models.checkpoints import read_checkpoint
+    from gpt_export_models.checkpoints import read_checkpoint
 
     checkpoint, artifact = cached
     read = read_checkpoint(checkpoint)
@@ -144,7 +144,7 @@ def test_a_damaged_artifact_is_no_failed_assertion(tiny: Path) -> None:
 
 
 def test_the_plugin_imports_nothing_heavy() -> None:
-    code = "import sys, exporter.pytest_plugin; print([m for m in ('torch', 'onnx', 'numpy') if m in sys.modules])"
+    code = "import sys, gpt_export.pytest_plugin; print([m for m in ('torch', 'onnx', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -167,7 +167,9 @@ def test_own_cases(assert_parity):
 
 def test_the_fixture_and_the_summary(pytester: pytest.Pytester, tiny: Path) -> None:
     pytester.makepyfile(USERS_TEST.format(artifact=str(tiny)))
-    result = pytester.runpytest_inprocess("-p", "exporter.pytest_plugin", "--gpt-export-cases", "grid-1x17,ids-extreme")
+    result = pytester.runpytest_inprocess(
+        "-p", "gpt_export.pytest_plugin", "--gpt-export-cases", "grid-1x17,ids-extreme"
+    )
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -183,13 +185,13 @@ def test_the_fixture_and_the_summary(pytester: pytest.Pytester, tiny: Path) -> N
 
 def test_a_run_without_the_fixture_says_nothing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_nothing(): pass")
-    result = pytester.runpytest_inprocess("-p", "exporter.pytest_plugin")
+    result = pytester.runpytest_inprocess("-p", "gpt_export.pytest_plugin")
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*gpt-export parity*")
 
 
 def test_the_option_is_in_the_help(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_inprocess("-p", "exporter.pytest_plugin", "--help")
+    result = pytester.runpytest_inprocess("-p", "gpt_export.pytest_plugin", "--help")
     result.stdout.fnmatch_lines(["*--gpt-export-cases=CASES*"])
 
 
@@ -205,7 +207,7 @@ def test_the_example_workflow_runs_as_it_stands(cached: tuple[Path, Path], tmp_p
     commands = [step for step in steps if "pip install" not in step]
     assert len(commands) == 3
     for command in commands:
-        command = command.replace("python -m pytest", "python -m pytest -p exporter.pytest_plugin")
+        command = command.replace("python -m pytest", "python -m pytest -p gpt_export.pytest_plugin")
         done = subprocess.run(
             ["bash", "-euc", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
@@ -219,7 +221,7 @@ def test_the_example_fails_on_another_checkpoint(cached: tuple[Path, Path], tmp_
     hugging_face(seed=1).save_pretrained(tmp_path / "other")
     environment = os.environ | {"CHECKPOINT": str(tmp_path / "other"), "ARTIFACT": str(artifact)}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "exporter.pytest_plugin", "-q", str(EXAMPLES / "test_parity.py")],
+        [sys.executable, "-m", "pytest", "-p", "gpt_export.pytest_plugin", "-q", str(EXAMPLES / "test_parity.py")],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from gpt_export.artifact.reading import Artifact
+from gpt_export.runtime.session import Session
+from gpt_export_models.tokenizer import pad
 
-from exporter.artifact import Artifact
-from exporter.runtime import Session
-from models.tokenizer import pad
 from tests import samples
 from tests.conftest import Run, tree
 from tests.integration.checkpoints import FAMILIES, Made, hugging_face, nanogpt
@@ -46,7 +46,7 @@ def in_process(*arguments: object) -> Run:
     import contextlib
     import io
 
-    from exporter.cli import cli
+    from gpt_export.cli import cli
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gpt_export.runtime.session import Session
+from gpt_export_models.config import GPT_CONFIG_124M
+from gpt_export_models.gpt import GPTModel
 
-from exporter.runtime import Session
-from models.config import GPT_CONFIG_124M
-from models.gpt import GPTModel
 from tests.conftest import GPT_EXPORT, Run
 
 PROMPT = "Hello, I am"
@@ -24,19 +24,19 @@ TEXT = " Featureiman Byeswickattribute argue logger Normandy Compton analogous"
 
 
 @pytest.fixture(scope="module")
-def cached(tmp_path_factory: pytest.TempPathFactory, gpt_export: Callable[..., Run]) -> Iterator[Path]:
+def cached(tmp_path_factory: pytest.TempPathFactory, run_command: Callable[..., Run]) -> Iterator[Path]:
     """gpt2-124m with its cache and its TorchScript. The gate is off to save time; other tests have it on."""
-    yield from _exported(tmp_path_factory, gpt_export, "--torchscript")
+    yield from _exported(tmp_path_factory, run_command, "--torchscript")
 
 
 @pytest.fixture(scope="module")
-def uncached(tmp_path_factory: pytest.TempPathFactory, gpt_export: Callable[..., Run]) -> Iterator[Path]:
-    yield from _exported(tmp_path_factory, gpt_export, "--no-cache")
+def uncached(tmp_path_factory: pytest.TempPathFactory, run_command: Callable[..., Run]) -> Iterator[Path]:
+    yield from _exported(tmp_path_factory, run_command, "--no-cache")
 
 
-def _exported(tmp_path_factory: pytest.TempPathFactory, gpt_export: Callable[..., Run], choice: str) -> Iterator[Path]:
+def _exported(tmp_path_factory: pytest.TempPathFactory, run_command: Callable[..., Run], choice: str) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("golden")
-    run = gpt_export("onnx", "gpt2-124m", "--output", folder / "a", "--gate", "off", choice)
+    run = run_command("onnx", "gpt2-124m", "--output", folder / "a", "--gate", "off", choice)
     assert run.code == 0, run.err
     yield folder / "a"
     shutil.rmtree(folder)  # half a gigabyte or more
@@ -88,13 +88,13 @@ def test_onnx_uncached(uncached: Path) -> None:
     assert [int(chosen[0]) for chosen in steps] == GOLDEN
 
 
-def test_the_command_line(cached: Path, gpt_export: Callable[..., Run]) -> None:
-    run = gpt_export("generate", cached, PROMPT, "--max-new-tokens", 10)
+def test_the_command_line(cached: Path, run_command: Callable[..., Run]) -> None:
+    run = run_command("generate", cached, PROMPT, "--max-new-tokens", 10)
     assert (run.code, run.out) == (0, f"{PROMPT}{TEXT}\n")
-    run = gpt_export("generate", cached, PROMPT, "Every effort moves you", "--max-new-tokens", 10, "--json")
+    run = run_command("generate", cached, PROMPT, "Every effort moves you", "--max-new-tokens", 10, "--json")
     first, second = run.json()["continuations"]
     assert (first["ids"], first["text"]) == (GOLDEN, TEXT)
-    alone = gpt_export("generate", cached, "Every effort moves you", "--max-new-tokens", 10, "--json")
+    alone = run_command("generate", cached, "Every effort moves you", "--max-new-tokens", 10, "--json")
     assert second == alone.json()["continuations"][0]
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpt_export_models.carried_tokenizer import CARRIED, CarriedTokenizer, carried_files, ignored_notes, open_carried
+from gpt_export_models.errors import CheckpointError, TextError
+from gpt_export_models.tokenizer import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, Gpt2Tokenizer, bpe_ranks, encode
+from gpt_export_models.tokenizer import Tokenizer as Interface
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from models.carried_tokenizer import CARRIED, CarriedTokenizer, carried_files, ignored_notes, open_carried
-from models.errors import CheckpointError, TextError
-from models.tokenizer import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, Gpt2Tokenizer, bpe_ranks, encode
-from models.tokenizer import Tokenizer as Interface
 from tests.byte_gpt import END, END_ID, byte_characters, byte_tokenizer
 
 TEXTS = st.one_of(
@@ -29,7 +29,7 @@ TEXTS = st.one_of(
 def gpt2_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """GPT-2's tokenizer in the files that Hugging Face has it in."""
     folder = tmp_path_factory.mktemp("gpt2")
-    merges = files("models").joinpath("data/vocab.bpe").read_text("utf-8")
+    merges = files("gpt_export_models").joinpath("data/vocab.bpe").read_text("utf-8")
     characters = byte_characters()
     ids = {"".join(characters[byte] for byte in token): rank for token, rank in bpe_ranks(merges).items()}
     (folder / "merges.txt").write_text(merges, encoding="utf-8")

@@ -5,12 +5,12 @@ import subprocess
 import sys
 from typing import Any
 
+import gpt_export_models
 import pytest
+from gpt_export_models import GPT_CONFIG_124M, ConfigError, GPTConfig
+from gpt_export_models.config import as_config
 from hypothesis import given
 from hypothesis import strategies as st
-
-from models import GPT_CONFIG_124M, ConfigError, GPTConfig
-from models.config import as_config
 
 WITH_EVERY_FIELD = GPT_CONFIG_124M | {
     "hidden_dim": 100,
@@ -130,12 +130,11 @@ def test_positional_arguments_are_refused() -> None:
 
 
 def test_the_configuration_is_at_hand_without_torch() -> None:
-    code = "import sys; from models import GPT_CONFIG_124M, GPTConfig; sys.exit('torch' in sys.modules)"
+    code = "import sys; from gpt_export_models import GPT_CONFIG_124M, GPTConfig; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
-    import models
 
     with pytest.raises(AttributeError, match="no attribute 'GPT3'"):
-        _ = models.GPT3
+        _ = gpt_export_models.GPT3

@@ -4,9 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from gpt_export_models import (
+    GPT_CONFIG_124M,
+    ConfigError,
+    DummyGPTModel,
+    DummyLayerNorm,
+    DummyTransformerBlock,
+    GPTConfig,
+)
 from torch import nn
-
-from models import GPT_CONFIG_124M, ConfigError, DummyGPTModel, DummyLayerNorm, DummyTransformerBlock, GPTConfig
 
 BATCH = torch.tensor([[6109, 3626, 6100, 345], [6109, 1110, 6622, 257]])
 """ "Every effort moves you" and "Every day holds a"."""

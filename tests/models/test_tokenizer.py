@@ -14,11 +14,8 @@ import pytest
 import regex
 import tiktoken.load
 import tiktoken_ext.openai_public
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from models.errors import GptExportError, TextError
-from models.tokenizer import (
+from gpt_export_models.errors import GptExportError, TextError
+from gpt_export_models.tokenizer import (
     END_OF_TEXT_ID,
     GPT2_VOCAB_SIZE,
     VOCAB_BPE_SHA256,
@@ -29,6 +26,8 @@ from models.tokenizer import (
     pad,
     shorten,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 BATCH = ("Every effort moves you", "Every day holds a")
 BATCH_IDS = [[6109, 3626, 6100, 345], [6109, 1110, 6622, 257]]
@@ -47,7 +46,7 @@ texts = st.one_of(
 
 @pytest.fixture(scope="module")
 def vocabulary() -> bytes:
-    return files("models").joinpath("data/vocab.bpe").read_bytes()
+    return files("gpt_export_models").joinpath("data/vocab.bpe").read_bytes()
 
 
 @pytest.fixture
@@ -232,14 +231,14 @@ def test_a_text_that_fills_the_context_is_taken() -> None:
 def test_an_altered_vocabulary_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vocabulary: bytes) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "vocab.bpe").write_bytes(vocabulary[:-1])
-    monkeypatch.setattr("models.tokenizer.files", lambda _package: tmp_path)
+    monkeypatch.setattr("gpt_export_models.tokenizer.files", lambda _package: tmp_path)
     with pytest.raises(GptExportError, match=r"the embedded vocabulary has SHA-256 .* reinstall"):
         gpt2_encoding()
 
 
 @pytest.mark.usefixtures("fresh_encoding")
 def test_a_missing_vocabulary_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("models.tokenizer.files", lambda _package: tmp_path)
+    monkeypatch.setattr("gpt_export_models.tokenizer.files", lambda _package: tmp_path)
     with pytest.raises(GptExportError, match=r"the embedded vocabulary cannot be read .* reinstall"):
         gpt2_encoding()
 

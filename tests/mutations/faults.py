@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from models.gpt import GPTDecoder
+from gpt_export_models.gpt import GPTDecoder
+
 from tests.mutations import edits, faulty
 from tests.mutations.edits import Edit
 from tests.mutations.good import VICTIM

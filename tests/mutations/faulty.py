@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
+from gpt_export_models.gpt import GPTDecoder, LayerNorm, MultiHeadAttention
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.gpt import GPTDecoder, LayerNorm, MultiHeadAttention
 from tests.mutations.good import VICTIM
 
 

@@ -9,19 +9,19 @@ from pathlib import Path
 from unittest import mock
 
 import onnx
+from gpt_export.artifact.hashing import sha256_of
+from gpt_export.artifact.manifest import MANIFEST_NAME
+from gpt_export.artifact.reading import Artifact
+from gpt_export.gate.report import ParityReport, WeightsResult
+from gpt_export.gate.weights_check import check_weights
+from gpt_export.pipeline import comparison, stages
+from gpt_export.pipeline.comparison import BASE
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.variants import VARIANT_PATHS
+from gpt_export.sources.source import Source
+from gpt_export.weights.layout import Layout
+from gpt_export_models.blank import blank
 
-from exporter import comparison, pipeline
-from exporter.artifact import Artifact
-from exporter.comparison import BASE
-from exporter.config import ExportConfig
-from exporter.gate.report import ParityReport, WeightsResult
-from exporter.gate.weights_check import check_weights
-from exporter.hashing import sha256_of
-from exporter.layout import Layout
-from exporter.manifest import MANIFEST_NAME
-from exporter.source import Source
-from exporter.variants import VARIANT_PATHS
-from models.blank import blank
 from tests.mutations.faults import TIED, Fault
 from tests.mutations.fused_faults import FUSED_VICTIM
 from tests.mutations.good import VICTIM, VICTIM_SPREAD, random_source
@@ -45,7 +45,7 @@ def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:
     """An artifact with the fault and with the hashes of its own files, as an exporter that errs would write it."""
     if fault.scripted is not None:
         source = dataclasses.replace(good_source(tied=fault.tied), skeleton=blank(fault.scripted))
-        return pipeline.export(source, dataclasses.replace(CONFIG, gate="off"), folder)
+        return stages.export(source, dataclasses.replace(CONFIG, gate="off"), folder)
     assert fault.edit is not None
     shutil.copytree(good.folder, folder)
     path = folder / VARIANT_PATHS["fp32"]
@@ -62,7 +62,7 @@ def judge(artifact: Artifact, source: Source, *, bits: bool = True) -> ParityRep
     """What the gate says of an artifact; without `bits` it does not look at the weights, only at what they do."""
     if bits:
         return comparison.validate_artifact(artifact, source, CONFIG)
-    with mock.patch("exporter.comparison.check_weights", return_value=UNCHECKED):
+    with mock.patch("gpt_export.pipeline.comparison.check_weights", return_value=UNCHECKED):
         return comparison.validate_artifact(artifact, source, CONFIG)
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpt_export.runtime.signature import CacheShape
+from gpt_export.sources.source import Source
+from gpt_export_models.blank import blank, filled
+from gpt_export_models.config import GPTConfig
+from gpt_export_models.gpt import GPTDecoder, GPTModel
 from torch import Tensor
-
-from exporter.signature import CacheShape
-from exporter.source import Source
-from models.blank import blank, filled
-from models.config import GPTConfig
-from models.gpt import GPTDecoder, GPTModel
 
 
 def random_source(config: GPTConfig, spread: float, seed: int, *, name: str = "random") -> Source:

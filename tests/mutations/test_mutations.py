@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpt_export.artifact.reading import Artifact
+from gpt_export.errors import ParityError
+from gpt_export.gate.report import Deviation, ParityReport
+from gpt_export.pipeline import comparison, stages
+from gpt_export.sources.source import Source
 
 from benches.record import write_record
-from exporter import comparison, pipeline
-from exporter.artifact import Artifact
-from exporter.errors import ParityError
-from exporter.gate.report import Deviation, ParityReport
-from exporter.source import Source
 from tests.mutations.faults import FAULTS, Fault
 from tests.mutations.fused_faults import FUSED_FAULTS
 from tests.mutations.gate import CONFIG, FUSED_CONFIG, fused_source, good_source, judge, judge_bits, plant
@@ -27,7 +27,7 @@ RECORD = "GPT_EXPORT_RECORD"
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Artifact]:
     """The artifacts that faults are planted into, by whether their head is tied; their export passed the gate."""
     folder = tmp_path_factory.mktemp("good")
-    return {tied: pipeline.export(good_source(tied=tied), CONFIG, folder / f"tied-{tied}") for tied in (False, True)}
+    return {tied: stages.export(good_source(tied=tied), CONFIG, folder / f"tied-{tied}") for tied in (False, True)}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def _row(fault: Fault, report: ParityReport, first: Deviation | None) -> dict[st
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The artifact in onnxruntime's own operators that faults are planted into; its export passed the gate."""
-    return pipeline.export(fused_source(), FUSED_CONFIG, tmp_path_factory.mktemp("fused") / "artifact")
+    return stages.export(fused_source(), FUSED_CONFIG, tmp_path_factory.mktemp("fused") / "artifact")
 
 
 @pytest.fixture(scope="module")

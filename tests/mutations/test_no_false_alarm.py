@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 
 import pytest
+from gpt_export.errors import ParityError
+from gpt_export.pipeline import stages
+from gpt_export.pipeline.config import ExportConfig
 
-from exporter import pipeline
-from exporter.config import ExportConfig
-from exporter.errors import ParityError
 from tests.mutations.good import random_good_model, random_shape
 
 MODELS = 50
@@ -24,7 +24,7 @@ CHOSEN = range(MODELS) if os.environ.get("GPT_EXPORT_SLOW") else FAST
 def test_a_correct_model_passes(i: int, tmp_path: Path) -> None:
     source, described = random_good_model(i)
     try:
-        pipeline.export(source, ExportConfig(), tmp_path / "artifact")
+        stages.export(source, ExportConfig(), tmp_path / "artifact")
     except ParityError as error:
         pytest.fail(f"false alarm on {described}: {error}")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from gpt_export.runtime.session import Session
+
 from benches.decoding.engine import Generated, Rows, negative_log_likelihood
-from exporter.runtime import Session
 
 
 class OurEngine:

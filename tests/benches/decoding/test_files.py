@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from gpt_export_models.tokenizer import Gpt2Tokenizer
 
 from benches.decoding.files import Files, write_gpt2_tokenizer
 from benches.decoding.roster import chosen, ours, peers
-from models.tokenizer import Gpt2Tokenizer
 
 TEXTS = ("Hello, world", "  two  spaces\n\nüñí 123456", "")
 

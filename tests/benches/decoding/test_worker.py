@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpt_export.runtime.session import Session
 
 from benches.decoding.client import Worker, WorkerError
 from benches.decoding.engine import Generated, Rows, generate_by_steps, negative_log_likelihood
 from benches.decoding.worker import serve
-from exporter.runtime import Session
 
 FAKE = textwrap.dedent(
     """

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpt_export.serving.packages import NEEDED, page_versions
+from gpt_export_models.tokenizer import Gpt2Tokenizer
 
-from exporter.serving.packages import NEEDED, page_versions
-from models.tokenizer import Gpt2Tokenizer
 from tests.browser.chromium import find_chromium
 from tests.consumers.exported import STEPS, Exported
 from tests.consumers.javascript.conftest import ROOT, Script
@@ -88,7 +88,9 @@ def test_the_page_is_hosted_as_its_readme_says(
 ) -> None:
     made = exported("gpt2")
     site = Path(
-        shutil.copytree(ROOT / "exporter" / "web", tmp_path / "site", ignore=shutil.ignore_patterns("node_modules"))
+        shutil.copytree(
+            ROOT / "exporter/gpt_export/serving/web", tmp_path / "site", ignore=shutil.ignore_patterns("node_modules")
+        )
     )
     (site / "node_modules").symlink_to(node_folder / "node_modules")
     (site / "artifact").symlink_to(made.folder)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from gpt_export_models.tokenizer import Gpt2Tokenizer
 
-from models.tokenizer import Gpt2Tokenizer
 from tests.consumers.exported import Exported
 from tests.consumers.javascript.conftest import Script
 from tests.fuzzed_texts import fuzzed_texts

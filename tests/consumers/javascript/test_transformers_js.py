@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpt_export.runtime.session import Session
+from gpt_export.targets.facts import VARIANTS
+from gpt_export.targets.transformers_js import DTYPES
+from gpt_export_models.tokenizer import Gpt2Tokenizer, pad
 
-from exporter.runtime import Session
-from exporter.targets.facts import VARIANTS
-from exporter.targets.transformers_js import DTYPES
-from models.tokenizer import Gpt2Tokenizer, pad
 from tests.consumers.conftest import Record
 from tests.consumers.exported import STEPS, Exported
 from tests.consumers.javascript.conftest import ROOT, SCRIPTS, Script
@@ -108,7 +108,7 @@ def test_the_example_fails_in_a_sentence(
 
 def test_the_examples_ask_for_the_versions_that_are_tested() -> None:
     tested = _dependencies(SCRIPTS)
-    for folder in (ROOT / "examples/node", ROOT / "exporter/web"):
+    for folder in (ROOT / "examples/node", ROOT / "exporter/gpt_export/serving/web"):
         wanted = _dependencies(folder)
         assert wanted
         assert wanted.items() <= tested.items(), folder

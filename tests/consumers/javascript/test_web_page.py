@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from gpt_export.gate.limits import LIMITS
+from gpt_export.runtime.session import Session
+from gpt_export.targets.facts import VARIANTS
+from gpt_export_models.tokenizer import Gpt2Tokenizer
 
-from exporter.gate.limits import LIMITS
-from exporter.runtime import Session
-from exporter.targets.facts import VARIANTS
-from models.tokenizer import Gpt2Tokenizer
 from tests.browser.chromium import find_chromium
 from tests.browser.contrast import LOW_CONTRAST
 from tests.conftest import GPT_EXPORT

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from gpt_export.lint.finding import Finding
+from gpt_export.lint.run import lint_file
+from gpt_export.lint.settings import LintSettings
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-
-from exporter.lint.finding import Finding
-from exporter.lint.run import lint_file
-from exporter.lint.settings import LintSettings
 
 VOCAB, HEADS, SIZE, LAYERS = 61, 2, 4, 2
 WIDTH = HEADS * SIZE

@@ -11,17 +11,17 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from gpt_export.artifact.reading import Artifact
+from gpt_export.lint.finding import Severity
+from gpt_export.lint.run import lint_path
+from gpt_export.lint.settings import CONSUMERS, LintSettings
+from gpt_export.pipeline.config import ExportConfig, Profile
+from gpt_export.pipeline.stages import export
+from gpt_export.sources.gpt import checkpoint_source
+from gpt_export.sources.source import Source
+from gpt_export_models.gpt import GPTModel
 from torch import Tensor, nn
 
-from exporter.artifact import Artifact
-from exporter.config import ExportConfig, Profile
-from exporter.gpt_source import checkpoint_source
-from exporter.lint.finding import Severity
-from exporter.lint.run import lint_path
-from exporter.lint.settings import CONSUMERS, LintSettings
-from exporter.pipeline import export
-from exporter.source import Source
-from models.gpt import GPTModel
 from tests import samples
 from tests.exporter.lint.graphs import codes, findings
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import onnxruntime as ort
 import pytest
+from gpt_export.lint.finding import Severity
 
-from exporter.lint.finding import Severity
 from tests.exporter.lint.faults import FAULTS, NEAR_MISSES, Planted, data, link_like_a_cache, linked
 from tests.exporter.lint.graphs import findings
 

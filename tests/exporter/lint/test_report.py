@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpt_export.errors import ArtifactError, ConfigError
+from gpt_export.lint import tensors
+from gpt_export.lint.docs_table import BEGIN, END, table, with_table
+from gpt_export.lint.finding import Severity
+from gpt_export.lint.registry import check_codes, rules
+from gpt_export.lint.run import lint_path
+from gpt_export.lint.sarif import relative_uri, to_sarif
+from gpt_export.lint.settings import LintSettings
+from gpt_export.lint.text import print_report
 from onnx import TensorProto, helper
 from rich.console import Console
 
-from exporter.errors import ArtifactError, ConfigError
-from exporter.lint import tensors
-from exporter.lint.docs_table import BEGIN, END, table, with_table
-from exporter.lint.finding import Severity
-from exporter.lint.registry import check_codes, rules
-from exporter.lint.run import lint_path
-from exporter.lint.sarif import relative_uri, to_sarif
-from exporter.lint.settings import LintSettings
-from exporter.lint.text import print_report
 from tests.exporter.lint.faults import FAULTS
 from tests.exporter.lint.graphs import good, point_at, save, value
 
@@ -31,7 +31,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "lint.md"
 
 def test_the_table_in_the_docs_is_current() -> None:
     page = DOCS.read_text(encoding="utf-8")
-    assert with_table(page) == page, "run python -m exporter.lint.docs_table"
+    assert with_table(page) == page, "run python -m gpt_export.lint.docs_table"
 
 
 def test_the_table_has_a_row_a_rule() -> None:
@@ -150,15 +150,15 @@ def test_what_is_no_model_is_refused_in_one_sentence(tmp_path: Path, content: by
 
 
 def test_linting_needs_no_torch() -> None:
-    code = "import sys, exporter.cli.lint_output; sys.exit('torch' in sys.modules)"
+    code = "import sys, gpt_export.cli.lint_output; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 PEAK = """
 import sys
 from pathlib import Path
-from exporter.lint import tensors
-from exporter.lint.run import lint_path
+from gpt_export.lint import tensors
+from gpt_export.lint.run import lint_path
 
 def peak_kb():  # not ru_maxrss, which a process inherits from the one that started it
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import onnxruntime as ort
 import pytest
+from gpt_export.lint.finding import Severity
+from gpt_export.lint.registry import rule, rules
+from gpt_export.lint.settings import CONSUMERS
 
-from exporter.lint.finding import Severity
-from exporter.lint.registry import rule, rules
-from exporter.lint.settings import CONSUMERS
 from tests.exporter.lint.faults import FAULTS, NEAR_MISSES, Planted
 from tests.exporter.lint.graphs import codes, findings, good, save, uncached
 

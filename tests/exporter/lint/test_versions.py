@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from gpt_export.errors import ConfigError
+from gpt_export.lint.model import read_model
+from gpt_export.lint.releases import CONTRIB_OPERATORS, RELEASES, release_named
+from gpt_export.lint.rules.versions import minimum_release
+from gpt_export.lint.settings import LintSettings
 from onnx import ModelProto, helper
 
-from exporter.errors import ConfigError
-from exporter.lint.model import read_model
-from exporter.lint.releases import CONTRIB_OPERATORS, RELEASES, release_named
-from exporter.lint.rules.versions import minimum_release
-from exporter.lint.settings import LintSettings
 from tests.exporter.lint.faults import CONTRIB, changed, fused, node
 from tests.exporter.lint.graphs import after_masked, findings, good, random, save, weight
 

@@ -11,24 +11,24 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from gpt_export.errors import GraphError
+from gpt_export.passes import fused_passes, half_passes, quantizing_passes, run_passes
+from gpt_export.passes.certificate import check_fusions, operator_counts
+from gpt_export.passes.fused.fused_gelu import fuse_gelus
+from gpt_export.passes.fused.grouped_attention import FuseGroupedAttention
+from gpt_export.passes.fused.last_logits import KeepLastLogits
+from gpt_export.passes.fused.pack_projections import PackProjections
+from gpt_export.passes.fused.skip_norm import fuse_skip_norms
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.stages import build_graph
+from gpt_export.sources.source import Source
+from gpt_export.weights.layout import layout_of
+from gpt_export.weights.onnx_file import write_onnx
+from gpt_export.weights.quantize.schemes import PLANS
+from gpt_export.weights.quantize.weights import QuantizedWeights
+from gpt_export_models.config import GPTConfig
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from exporter.certificate import check_fusions, operator_counts
-from exporter.config import ExportConfig
-from exporter.errors import GraphError
-from exporter.layout import layout_of
-from exporter.onnx_file import write_onnx
-from exporter.passes import fused_passes, half_passes, quantizing_passes, run_passes
-from exporter.passes.fused_gelu import fuse_gelus
-from exporter.passes.grouped_attention import FuseGroupedAttention
-from exporter.passes.last_logits import KeepLastLogits
-from exporter.passes.pack_projections import PackProjections
-from exporter.passes.skip_norm import fuse_skip_norms
-from exporter.pipeline import build_graph
-from exporter.quantize.schemes import PLANS
-from exporter.quantize.weights import QuantizedWeights
-from exporter.source import Source
-from models.config import GPTConfig
 from tests.mutations.good import random_source
 
 BOOK = GPTConfig(

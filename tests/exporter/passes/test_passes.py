@@ -9,14 +9,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from gpt_export.errors import GraphError
+from gpt_export.passes import portable_passes, run_passes
+from gpt_export.passes.portable.drop_unused_weights import DropUnusedWeights
+from gpt_export.passes.portable.transpose_weights import TransposeWeights
+from gpt_export.weights.layout import Layout, layout_of, set_layout
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-
-from exporter.errors import GraphError
-from exporter.layout import Layout, layout_of, set_layout
-from exporter.passes import portable_passes, run_passes
-from exporter.passes.drop_unused_weights import DropUnusedWeights
-from exporter.passes.transpose_weights import TransposeWeights
 
 WIDTH, VOCAB = 3, 5
 SHAPES = {"emb": (VOCAB, WIDTH), "head": (VOCAB, WIDTH), "idle": (4, 4), "bias": (VOCAB,)}

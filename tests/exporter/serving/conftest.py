@@ -9,11 +9,10 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
-
-from exporter.artifact import Artifact
-from exporter.serving.packages import NEEDED
-from exporter.serving.server import SiteServer
-from exporter.serving.site import make_site
+from gpt_export.artifact.reading import Artifact
+from gpt_export.serving.packages import NEEDED
+from gpt_export.serving.server import SiteServer
+from gpt_export.serving.site import make_site
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-
-from exporter.errors import ServeError
-from exporter.serving import packages
-from exporter.serving.packages import NEEDED, VARIABLE, find_packages
+from gpt_export.errors import ServeError
+from gpt_export.serving import packages
+from gpt_export.serving.packages import NEEDED, VARIABLE, find_packages
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +34,9 @@ def install(folder: Path, names: tuple[str, ...] = NEEDED) -> Path:
 def test_missing_packages_are_told_with_the_command_that_installs_them(tmp_path: Path) -> None:
     with pytest.raises(ServeError) as caught:
         find_packages()
-    wanted = json.loads(files("exporter").joinpath("web/package.json").read_text(encoding="utf-8"))["dependencies"]
+    wanted = json.loads(files("gpt_export").joinpath("serving/web/package.json").read_text(encoding="utf-8"))[
+        "dependencies"
+    ]
     assert set(wanted) == {"onnxruntime-web", "@huggingface/tokenizers"}
     for name, version in wanted.items():
         assert f"{name}@{version}" in str(caught.value)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gpt_export.artifact.manifest import MANIFEST_NAME
+from gpt_export.artifact.reading import Artifact
+from gpt_export.errors import ArtifactError, ServeError
+from gpt_export.serving.packages import NEEDED
+from gpt_export.serving.server import SiteServer
+from gpt_export.serving.site import make_site
 
-from exporter.artifact import Artifact
-from exporter.errors import ArtifactError, ServeError
-from exporter.manifest import MANIFEST_NAME
-from exporter.serving.packages import NEEDED
-from exporter.serving.server import SiteServer
-from exporter.serving.site import make_site
 from tests.exporter.serving.conftest import Served, parse
 
 SECRET = b"not to be read by anyone"

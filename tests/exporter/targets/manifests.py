@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from exporter.manifest import Manifest
-from exporter.signature import CacheShape, Signature, cached, uncached
-from exporter.targets.facts import Facts
-from models.config import GPT_CONFIG_124M
+from gpt_export.artifact.manifest import Manifest
+from gpt_export.runtime.signature import CacheShape, Signature, cached, uncached
+from gpt_export.targets.facts import Facts
+from gpt_export_models.config import GPT_CONFIG_124M
 
 PATHS = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx", "int4": "model_q4.onnx"}
 SHAPE = CacheShape(n_layers=2, n_heads=4, head_dim=8)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gpt_export.artifact.reading import Artifact
+from gpt_export.runtime.tokenizing import open_tokenizer
+from gpt_export.targets import consumer_files
+from gpt_export.targets.facts import Facts
+from gpt_export_models.carried_tokenizer import CarriedTokenizer
 
-from exporter.artifact import Artifact
-from exporter.targets import consumer_files
-from exporter.targets.facts import Facts
-from exporter.tokenizing import open_tokenizer
-from models.carried_tokenizer import CarriedTokenizer
 from tests.byte_gpt import END_ID, save_byte_gpt
 from tests.conftest import Run, tree
 from tests.exporter.targets.manifests import facts, manifest

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from gpt_export.errors import ArtifactError
+from gpt_export.targets import genai
+from gpt_export.targets.facts import VARIANTS
+from gpt_export.targets.plan import FromArtifact
 
-from exporter.errors import ArtifactError
-from exporter.targets import genai
-from exporter.targets.facts import VARIANTS
-from exporter.targets.plan import FromArtifact
 from tests.exporter.targets.manifests import facts
 
 

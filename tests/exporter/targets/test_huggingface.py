@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpt_export.targets import huggingface
+from gpt_export_models.tokenizer import END_OF_TEXT_ID
 
-from exporter.targets import huggingface
-from models.tokenizer import END_OF_TEXT_ID
 from tests.exporter.targets.manifests import GPT2, facts
 
 

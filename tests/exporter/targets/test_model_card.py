@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpt_export.artifact.reading import Artifact
+from gpt_export.targets import model_card
+from gpt_export.targets.facts import Facts
 
-from exporter.artifact import Artifact
-from exporter.targets import model_card
-from exporter.targets.facts import Facts
 from tests.exporter.targets.manifests import facts, manifest
 
 

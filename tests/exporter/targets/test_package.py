@@ -15,14 +15,14 @@ from pathlib import Path
 import click
 import onnxruntime
 import pytest
+from gpt_export.artifact.reading import Artifact
+from gpt_export.cli.package import package as command
+from gpt_export.errors import OutputError
+from gpt_export.runtime.session import Session
+from gpt_export.targets import archive
+from gpt_export.targets import package as packaging
+from gpt_export.targets.package import package
 
-from exporter.artifact import Artifact
-from exporter.cli.package import package as command
-from exporter.errors import OutputError
-from exporter.runtime import Session
-from exporter.targets import archive
-from exporter.targets import package as packaging
-from exporter.targets.package import package
 from tests.conftest import Run, tree
 from tests.exporter.targets.manifests import facts
 
@@ -101,7 +101,7 @@ def test_a_full_disk_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("exporter.targets.package._Hashed.read", full)
+    monkeypatch.setattr("gpt_export.targets.package._Hashed.read", full)
     cli("package", artifact, "--target", target, "--output", tmp_path / "out").refused(1, "No space left on device")
     assert not (tmp_path / "out").exists()
     assert left_over(tmp_path) == []
@@ -111,19 +111,19 @@ def test_a_full_disk_leaves_nothing(
 def test_a_disk_without_room_is_refused_first(
     target: str, artifact: Path, tmp_path: Path, cli: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.staging.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
+    monkeypatch.setattr("gpt_export.artifact.staging.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
     cli("package", artifact, "--target", target, "--output", tmp_path / "out").refused(1, "MB free", "free space")
     assert left_over(tmp_path) == []
 
 
 SLOW = """
 import sys, time
-from exporter.targets import package
+from gpt_export.targets import package
 def slow(self, size=-1):
     print("reading", flush=True)
     time.sleep(60)
 package._Hashed.read = slow
-from exporter.cli import main
+from gpt_export.cli import main
 sys.argv = ["gpt-export", *sys.argv[1:]]
 main()
 """
@@ -165,7 +165,7 @@ def test_a_tar_that_appears_meanwhile_is_not_replaced(
         output.write_text("theirs")
         return write(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("exporter.targets.archive.write_tar", writes)
+    monkeypatch.setattr("gpt_export.targets.archive.write_tar", writes)
     with pytest.raises(OutputError, match="exists"):
         package(artifact, "archive", output)
     assert output.read_text() == "theirs"
@@ -236,7 +236,7 @@ def test_large_files_are_streamed(byte_original: Path, tmp_path: Path, monkeypat
         asked.append(size)
         return read(self, size)
 
-    monkeypatch.setattr("exporter.targets.package._Hashed.read", noted)
+    monkeypatch.setattr("gpt_export.targets.package._Hashed.read", noted)
     for target in packaging.PACKAGES:
         package(byte_original, target, tmp_path / target)
     assert set(asked) == {archive.CHUNK_BYTES}

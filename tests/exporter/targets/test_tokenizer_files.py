@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from gpt_export.targets.tokenizer_files import gpt2_merges, gpt2_tokenizer_json, gpt2_vocab_json, tokenizer_files
+from gpt_export_models.carried_tokenizer import open_carried
+from gpt_export_models.tokenizer import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, gpt2_encoding
 from tokenizers import Tokenizer
 
-from exporter.targets.tokenizer_files import gpt2_merges, gpt2_tokenizer_json, gpt2_vocab_json, tokenizer_files
-from models.carried_tokenizer import open_carried
-from models.tokenizer import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, gpt2_encoding
 from tests.exporter.targets.manifests import GPT2, facts
 from tests.fuzzed_texts import fuzzed_texts
 

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from models.checkpoints import read_checkpoint
-from models.errors import CheckpointError
+from gpt_export_models.checkpoints import read_checkpoint
+from gpt_export_models.errors import CheckpointError
 
 
 @pytest.fixture

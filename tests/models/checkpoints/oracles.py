@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
+from gpt_export_models.checkpoints import Checkpoint, expected_shapes
+from gpt_export_models.gpt import GPTModel
 from torch import Tensor, nn
-
-from models.checkpoints import Checkpoint, expected_shapes
-from models.gpt import GPTModel
 
 LIMIT = 1e-5
 """Largest difference of float32 logits relative to their largest: 6.4e-7 was measured, and 2.0e-4 for the smallest

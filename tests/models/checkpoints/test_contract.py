@@ -4,10 +4,9 @@ import itertools
 
 import pytest
 import torch
-
-from models.checkpoints import expected_shapes
-from models.config import GPTConfig
-from models.gpt import GPTModel
+from gpt_export_models.checkpoints import expected_shapes
+from gpt_export_models.config import GPTConfig
+from gpt_export_models.gpt import GPTModel
 
 SIZES = {"vocab_size": 29, "context_length": 11, "emb_dim": 15, "n_heads": 3, "n_layers": 2, "drop_rate": 0.1}
 

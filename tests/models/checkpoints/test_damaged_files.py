@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from gpt_export_models.checkpoints import expected_shapes, read_checkpoint
+from gpt_export_models.config import GPTConfig
+from gpt_export_models.errors import CheckpointError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from models.checkpoints import expected_shapes, read_checkpoint
-from models.config import GPTConfig
-from models.errors import CheckpointError
 
 safetensors = pytest.importorskip("safetensors.torch", reason="safetensors writes the files: pip install safetensors")
 

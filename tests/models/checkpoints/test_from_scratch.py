@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
+from gpt_export_models.checkpoints import read_checkpoint
 
-from models.checkpoints import read_checkpoint
 from tests.models.checkpoints.oracles import LIMIT, check_complete, logits_of, off_by, seeded_ids, spread
 
 book = pytest.importorskip(

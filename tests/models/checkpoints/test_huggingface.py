@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
+from gpt_export_models.checkpoints import read_checkpoint
+from gpt_export_models.checkpoints.huggingface import ACTIVATIONS
 
-from models.checkpoints import read_checkpoint
-from models.checkpoints.huggingface import ACTIVATIONS
 from tests.models.checkpoints.oracles import LIMIT, check_complete, logits_of, off_by, seeded_ids, spread
 
 transformers = pytest.importorskip("transformers", reason="transformers is the oracle: pip install transformers")

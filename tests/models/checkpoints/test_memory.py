@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from models.checkpoints import expected_shapes, read_checkpoint
-from models.config import GPTConfig
+from gpt_export_models.checkpoints import expected_shapes, read_checkpoint
+from gpt_export_models.config import GPTConfig
 
 STATUS = Path("/proc/self/status")
 MIB = 2**20

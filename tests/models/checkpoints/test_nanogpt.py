@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from gpt_export_models.checkpoints import read_checkpoint
 from torch import nn
 
-from models.checkpoints import read_checkpoint
 from tests.models.checkpoints.nanogpt_oracle import ARGS, Reference, save
 from tests.models.checkpoints.oracles import LIMIT, check_complete, logits_of, off_by, seeded_ids, spread
 

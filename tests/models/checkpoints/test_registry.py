@@ -2,9 +2,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from models.checkpoints import Family, family_named, family_names, from_scratch, huggingface, nanogpt, register
-from models.errors import ConfigError
+from gpt_export_models.checkpoints import (
+    Family,
+    family_named,
+    family_names,
+    from_scratch,
+    huggingface,
+    nanogpt,
+    register,
+)
+from gpt_export_models.errors import ConfigError
 
 TOP_LEVELS = {
     "from-scratch": [

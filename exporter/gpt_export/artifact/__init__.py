@@ -1,0 +1,1 @@
+"""The folder that is published: staging, manifest, hashing, reading, inspection."""

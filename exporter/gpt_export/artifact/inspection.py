@@ -1,0 +1,121 @@
+"""What an artifact or a lone `.onnx` file holds, read without running it and without torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, ValueInfoProto
+
+from gpt_export.artifact.hashing import sha256_of
+from gpt_export.artifact.reading import Artifact
+from gpt_export.errors import ArtifactError
+
+
+def inspect_path(path: Path) -> dict[str, Any]:
+    """JSON values of an artifact folder (its manifest and each variant's graph) or of one `.onnx` file.
+
+    Raises:
+        ArtifactError: there is nothing at `path`, or it is neither.
+    """
+    if path.is_dir():
+        artifact = Artifact.open(path)
+        manifest = artifact.manifest
+        return {
+            "name": manifest.name,
+            "source": dict(manifest.source),
+            "model": dict(manifest.model),
+            "libraries": dict(manifest.libraries),
+            "parity_passed": (manifest.parity or {}).get("passed"),
+            "files": {name: dict(entry) for name, entry in manifest.files.items()},
+            "graphs": {variant: inspect_onnx(artifact.variant_path(variant)) for variant in manifest.variants},
+        }
+    return {"graphs": {path.name: inspect_onnx(path)}, "files": _files(path)}
+
+
+def inspect_onnx(path: Path) -> dict[str, Any]:
+    """JSON values of one graph: signature, opsets, IR version, operator counts, bytes of weights.
+
+    Raises:
+        ArtifactError: the file is missing or not an ONNX model.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file") from error
+    except (OSError, DecodeError) as error:
+        raise ArtifactError(
+            f"{path} is not an ONNX model: {error}; name an artifact folder or an .onnx file"
+        ) from error
+    graph = model.graph
+    if not model.opset_import or not graph.node:
+        raise ArtifactError(f"{path} is not an ONNX model: it has no nodes; name an artifact folder or an .onnx file")
+    initializers = {tensor.name for tensor in graph.initializer}
+    return {
+        "ir_version": model.ir_version,
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "inputs": [_describe(value) for value in graph.input if value.name not in initializers],
+        "outputs": [_describe(value) for value in graph.output],
+        "operators": dict(sorted(Counter(_operator(node) for node in graph.node).items())),
+        "weights": {
+            "count": len(graph.initializer),
+            "size_bytes": sum(_size_bytes(tensor) for tensor in graph.initializer),
+            "external": sorted({_location(tensor) for tensor in graph.initializer} - {""}),
+        },
+    }
+
+
+def inspection_text(found: dict[str, Any]) -> str:
+    """The values of `inspect_path` as lines for a person."""
+    lines = []
+    if "name" in found:
+        verdict = {True: "passed", False: "FAILED", None: "not recorded"}[found["parity_passed"]]
+        lines.append(f"{found['name']}: {found['model']}, parity {verdict}")
+    for name, graph in found["graphs"].items():
+        opsets = ", ".join(f"{domain} {version}" for domain, version in graph["opsets"].items())
+        lines += ["", f"graph {name}: opset {opsets}; IR {graph['ir_version']}; written by {graph['producer']}"]
+        for kind in ("inputs", "outputs"):
+            lines += [f"  {kind[:-1]:<7} {_signature(value)}" for value in graph[kind]]
+        weights = graph["weights"]
+        where = f" in {', '.join(weights['external'])}" if weights["external"] else ""
+        lines.append(f"  weights {weights['count']} tensors, {weights['size_bytes'] / 1e6:.1f} MB{where}")
+        lines.append("  nodes   " + ", ".join(f"{count} {name}" for name, count in graph["operators"].items()))
+    lines.append("")
+    for path, entry in found["files"].items():
+        lines.append(f"{entry['sha256'][:16]}…  {entry['size_bytes']:>12,} bytes  {path}")
+    return "\n".join(lines).strip()
+
+
+def _describe(value: ValueInfoProto) -> dict[str, Any]:
+    kind = value.type.tensor_type
+    dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim]
+    return {"name": value.name, "dtype": TensorProto.DataType.Name(kind.elem_type).lower(), "dims": dims}
+
+
+def _signature(value: dict[str, Any]) -> str:
+    return f"{value['name']}: {value['dtype']} [{', '.join(map(str, value['dims']))}]"
+
+
+def _operator(node: onnx.NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+
+
+def _size_bytes(tensor: TensorProto) -> int:
+    if tensor.data_type == TensorProto.STRING:
+        return sum(len(item) for item in tensor.string_data)
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    return int(count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _location(tensor: TensorProto) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _files(path: Path) -> dict[str, dict[str, Any]]:
+    return {path.name: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}}

@@ -1,0 +1,130 @@
+"""What an artifact is, as sorted JSON: versioned, with a digest of its own, free of paths, times and hosts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from gpt_export.errors import ArtifactError
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "gpt-export"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The contents of `manifest.json`; every field is made of JSON values."""
+
+    name: str
+    source: Mapping[str, Any]
+    """Where the weights came from: `kind`, and what that kind needs to be made again."""
+    export: Mapping[str, Any]
+    """The settings that decided the bytes: opset, texts, cases, gate, seed."""
+    model: Mapping[str, Any]
+    """`vocab_size`, `context_length`, `tokenizer` (`gpt2`, `carried` for files of the artifact, null for ids alone),
+    the model's own `configuration` where it has one, and `notes` on what was assumed of it."""
+    variants: Mapping[str, Any]
+    """By variant: `path`, `opset`, `ir_version`, `minimum_onnxruntime`, `inputs`, `outputs`, the
+    shape of the `cache` or null, and of each of its `weights` the `source` and whether it is `transposed`."""
+    libraries: Mapping[str, str]
+    parity: Mapping[str, Any] | None
+    """The parity summary; None only before validation."""
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """`sha256` and `size_bytes` of every other file, by its path in the artifact."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values of every field, the format and its version, and `digest`, the SHA-256 of all these."""
+        body: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        body |= {"format": FORMAT, "format_version": FORMAT_VERSION}
+        return body | {"digest": _digest(body)}
+
+    def to_json(self) -> str:
+        """`to_dict` as the file has it."""
+        return dump(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """The manifest that `to_json` wrote.
+
+        Raises:
+            ArtifactError: it is not JSON, not a manifest, of a newer version, or was edited.
+        """
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"{where} is not JSON ({error}); export the artifact again") from error
+        if not isinstance(body, dict) or body.get("format") != FORMAT:
+            raise ArtifactError(f"{where} is not a manifest of gpt-export; name an artifact folder")
+        version = body.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ArtifactError(
+                f"{where} has format version {version!r}, this gpt-export reads {FORMAT_VERSION}; "
+                "install the gpt-export that wrote it, or export again"
+            )
+        found = body.pop("digest", None)
+        if found != _digest(body):
+            raise ArtifactError(f"{where} was edited: its digest does not fit; export the artifact again")
+        names = {item.name for item in fields(cls)}
+        if body.keys() - {"format", "format_version"} != names:
+            raise ArtifactError(f"{where} lacks or adds fields, it needs {sorted(names)}; export the artifact again")
+        manifest = cls(**{name: body[name] for name in names})
+        for path in manifest.files:
+            check_relative(path, where)
+        for path in (str(variant["path"]) for variant in manifest.variants.values()):
+            check_relative(path, where)
+            if path not in manifest.files:
+                raise ArtifactError(f"{where} has no hash of {path!r}; do not use this artifact")
+        return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the artifact in `folder`.
+
+    Raises:
+        ArtifactError: there is none, or it cannot be read.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{folder} is not an artifact: it has no {MANIFEST_NAME}; name an artifact folder"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}; export the artifact again") from error
+    return Manifest.from_json(text, str(path))
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether `folder` holds a manifest of ours, of whatever version; other tools' files of that name are not."""
+    try:
+        body = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(body, dict) and body.get("format") == FORMAT
+
+
+def check_relative(path: str, where: str) -> None:
+    """Refuses a path that leads out of the artifact.
+
+    Raises:
+        ArtifactError: the path is absolute or climbs.
+    """
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path:
+        raise ArtifactError(f"{where} names {path!r}, which lies outside the artifact; do not use this artifact")
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """JSON as all files of an artifact have it: sorted keys, two spaces, newline at the end; NaN and Inf refused."""
+    return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()

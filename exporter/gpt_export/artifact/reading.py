@@ -1,0 +1,70 @@
+"""An artifact folder to read from: open, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_export.artifact.hashing import sha256_of
+from gpt_export.artifact.manifest import Manifest, read_manifest
+from gpt_export.errors import ArtifactError
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A folder and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Artifact:
+        """The artifact in `folder`; only its manifest is read.
+
+        Raises:
+            ArtifactError: the folder has no manifest of ours that can be read.
+        """
+        folder = Path(folder)
+        return cls(folder, read_manifest(folder))
+
+    def verify(self, paths: Collection[str] | None = None) -> None:
+        """Compares size and SHA-256 of the files at `paths`, all of them if left out, with the manifest.
+
+        Raises:
+            ArtifactError: a file is missing, truncated or altered; the message names all of them.
+        """
+        chosen = self.manifest.files if paths is None else paths
+        faults = [fault for path in sorted(chosen) if (fault := self._fault(path))]
+        if faults:
+            raise ArtifactError(f"{self.folder} is damaged: {'; '.join(faults)}; export it again or fetch a fresh copy")
+
+    def variant_path(self, variant: str) -> Path:
+        """The `.onnx` file of a variant.
+
+        Raises:
+            ArtifactError: the artifact does not have that variant.
+        """
+        known = self.manifest.variants
+        if variant not in known:
+            have = f"it has {', '.join(sorted(known))}" if known else "it has none, only TorchScript"
+            raise ArtifactError(f"{self.folder} has no variant {variant!r}; {have}")
+        return self.folder / str(known[variant]["path"])
+
+    def size_bytes(self) -> int:
+        """Bytes of all files but the manifest."""
+        return sum(int(entry["size_bytes"]) for entry in self.manifest.files.values())
+
+    def _fault(self, relative: str) -> str | None:
+        path, expected = self.folder / relative, self.manifest.files[relative]
+        try:
+            size = path.stat().st_size
+            if size != expected["size_bytes"]:
+                return f"{relative} has {size} bytes, not {expected['size_bytes']}"
+            if sha256_of(path) != expected["sha256"]:
+                return f"{relative} was altered (its SHA-256 differs)"
+        except FileNotFoundError:
+            return f"{relative} is missing"
+        except OSError as error:
+            return f"{relative} cannot be read ({error.strerror})"
+        return None

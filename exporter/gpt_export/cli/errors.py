@@ -1,0 +1,112 @@
+"""Failures to one sentence on stderr and an exit code; with `--json`, to JSON on stdout as well."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+from gpt_export_models.errors import GptExportError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+@dataclass(slots=True)
+class RunOptions:
+    """Options of any command that change how its end is told."""
+
+    debug: bool = False
+    as_json: bool = False
+    publishes: bool = False
+    """Whether the command publishes an artifact, so that a failure should say that it did not."""
+
+    def consequence(self) -> str:
+        """What follows from a failure, for the end of its message."""
+        return "; nothing was published" if self.publishes else ""
+
+
+def run_options(command: F) -> F:
+    """Adds `--json` and `--debug`, which are kept in the context's `RunOptions`."""
+
+    def keep(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+        return lambda context, _parameter, value: setattr(context.ensure_object(RunOptions), name, value)
+
+    debug = click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=keep("debug"),
+        help="Show the traceback of a failure.",
+    )
+    as_json = click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=keep("as_json"),
+        help="Print the result as JSON, alone on stdout.",
+    )
+    return as_json(debug(command))
+
+
+class ErrorHandlingGroup(click.Group):
+    """A group whose `main` ends every failure as the exit codes promise."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
+        """Runs the command line and exits."""
+        extra.pop("standalone_mode", None)
+        options = RunOptions()
+        _terminate_cleanly()
+        try:
+            code = super().main(args, standalone_mode=False, obj=options, **extra)
+        except click.UsageError as error:
+            error.show()
+            self._exit(options, error, error.exit_code, error.format_message(), told=True)
+        except GptExportError as error:
+            self._exit(options, error, error.exit_code, str(error))
+        except (KeyboardInterrupt, click.Abort) as error:
+            self._exit(options, error, INTERRUPTED, f"interrupted{options.consequence()}")
+        except BrokenPipeError:
+            sys.exit(1)
+        except MemoryError as error:
+            self._exit(options, error, 1, "the memory does not suffice; close other programs or export a smaller model")
+        except OSError as error:
+            what = f"{error.filename or 'a file'}: {error.strerror or error}"
+            self._exit(options, error, 1, what + options.consequence())
+        except Exception as error:
+            message = f"unexpected {type(error).__name__}: {error}; run again with --debug and report what it shows"
+            self._exit(options, error, 1, message)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    @staticmethod
+    def _exit(options: RunOptions, error: BaseException, code: int, message: str, *, told: bool = False) -> NoReturn:
+        if options.debug:
+            traceback.print_exception(error)
+        if not told:
+            click.echo(f"Error: {message}", err=True)
+        if options.as_json:
+            details: dict[str, Any] = error.details() if hasattr(error, "details") else {}
+            body = {"error": {"type": type(error).__name__, "message": message, "exit_code": code}, **details}
+            click.echo(json.dumps(body, indent=2, sort_keys=True))
+        sys.exit(code)
+
+
+def _terminate_cleanly() -> None:
+    """Lets SIGTERM unwind the stack, so that staging folders are removed."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        sys.exit(TERMINATED)
+
+    try:
+        signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread
+        return

@@ -1,0 +1,27 @@
+"""`gpt-export inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gpt_export.cli.errors import run_options
+from gpt_export.cli.options import echo_result
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@run_options
+def inspect(path: Path) -> None:
+    """Show what an artifact, or any .onnx file, holds: signature, opset, operators, sizes, hashes.
+
+    Nothing is run, and of an artifact nothing is verified; `gpt-export validate` does that.
+    """
+    from gpt_export.artifact.inspection import (  # onnx is slow to import; --help must stay instant
+        inspect_path,
+        inspection_text,
+    )
+
+    found = inspect_path(path)
+    echo_result(found, inspection_text(found))

@@ -1,0 +1,59 @@
+"""`gpt-export onnx`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpt_export.cli.errors import run_options
+from gpt_export.cli.options import export_options
+from gpt_export.graph.opsets import DEFAULT_OPSET, OPSETS
+
+
+@click.command()
+@click.argument("source", default="dummy-124m")
+@click.option(
+    "--opset",
+    type=click.IntRange(OPSETS[0], OPSETS[-1]),
+    default=DEFAULT_OPSET,
+    show_default=True,
+    help="Version of the standard operators.",
+)
+@click.option(
+    "--no-cache", "cached", flag_value=False, default=True, help="Export ids to logits, without past and present."
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["portable", "ort"]),
+    help="Operators: standard ones alone, or onnxruntime's fused ones as well.  [default: ort with a cache]",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32",
+    show_default=True,
+    metavar="NAMES",
+    help="Variants to write side by side, with commas: fp32, fp16 (for GPUs), int8, int4.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A UTF-8 text of the model's domain, for better int4 (GPTQ).",
+)
+@click.option("--torchscript", is_flag=True, default=None, help="Write model.pt for a checkpoint too.")
+@click.option("--single-file", is_flag=True, help="Keep the weights in model.onnx; below 2 GB.")
+@export_options
+@run_options
+def onnx(source: str, **options: Any) -> None:
+    """Export SOURCE to a validated ONNX artifact.
+
+    SOURCE is a checkpoint (of the book's code, nanoGPT, or Hugging Face GPT-2: file or folder), a known name
+    (dummy-124m, gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m: these sizes with seeded random weights), or
+    package.module:factory, a callable that returns a torch.nn.Module from int64 (batch, sequence) to float32 logits.
+    """
+    from gpt_export.cli.publish import publish  # torch is slow to import; --help must stay instant
+
+    publish(source, **options)

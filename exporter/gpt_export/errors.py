@@ -1,0 +1,95 @@
+"""The named failures and their exit codes. Light: imports neither torch nor onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpt_export_models.errors import CheckpointError, ConfigError, GptExportError, TextError
+
+if TYPE_CHECKING:
+    from gpt_export.artifact.manifest import Manifest
+    from gpt_export.gate.report import ParityReport
+
+__all__ = [
+    "ArtifactError",
+    "CheckpointError",
+    "ConfigError",
+    "ContextError",
+    "GptExportError",
+    "GraphError",
+    "InputError",
+    "OutputError",
+    "ParityError",
+    "RuntimeVersionError",
+    "ScriptError",
+    "ServeError",
+    "SourceError",
+    "TextError",
+]
+
+
+class SourceError(GptExportError, ValueError):
+    """A SOURCE that names nothing known, or does not give a module that can be exported."""
+
+    exit_code = 2
+
+
+class ScriptError(GptExportError):
+    """A module that TorchScript cannot compile."""
+
+
+class GraphError(GptExportError):
+    """A scripted module that does not become a usable ONNX graph."""
+
+
+class ArtifactError(GptExportError):
+    """An artifact that is missing, damaged, edited, or of a newer format."""
+
+
+class OutputError(GptExportError):
+    """An output folder that may not or cannot be written."""
+
+
+class RuntimeVersionError(GptExportError):
+    """An installed onnxruntime older than the artifact needs."""
+
+
+class InputError(GptExportError, ValueError):
+    """Ids that the model cannot take: wrong rank or dtype, empty, too long, or outside the vocabulary."""
+
+    exit_code = 2
+
+
+class ContextError(GptExportError):
+    """A generation that has filled the model's context; `continuations` is what it gave before, in JSON values."""
+
+    def __init__(self, message: str, continuations: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.continuations = continuations
+
+    def details(self) -> dict[str, Any]:
+        """The continuations, for `--json`."""
+        return {"continuations": list(self.continuations)}
+
+
+class ServeError(GptExportError):
+    """A page that cannot be served: a port that is taken, or a package of the page that is not installed."""
+
+
+class ParityError(GptExportError):
+    """Outputs or weights that are not those of the reference; `report` says which and by how much.
+
+    `manifest` is that of the files that were compared, where they are an artifact's; they need not have been published.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, report: ParityReport | None = None, manifest: Manifest | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+        self.manifest = manifest
+
+    def details(self) -> dict[str, Any]:
+        """The parity report as JSON values, for `--json`."""
+        return {} if self.report is None else {"parity": self.report.to_dict()}

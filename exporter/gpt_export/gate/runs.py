@@ -1,0 +1,101 @@
+"""Cases through models: one function from a case to logits for each kind of thing that can be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from gpt_export.gate.case import Case
+from gpt_export.gate.parity import Logits
+from gpt_export.gate.tracing.activations import Array, Feed
+from gpt_export.runtime.session import Session
+from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
+
+Run = Callable[[Case], Logits]
+"""A case to its logits, float32 (batch, sequence, vocabulary); those at padding mean nothing."""
+
+
+def run_of_module(module: nn.Module) -> Run:
+    """The run of a module from ids to logits; it sees padding as tokens."""
+    return lambda case: logits_of(module, case.ids)
+
+
+def run_of_session(session: Session) -> Run:
+    """The run of a session; a case in chunks is fed chunk by chunk.
+
+    Where a case is about the cache or padding, the last logits of every piece are those of a second decoding that asks
+    for them alone, as `Session.generate` does.
+    """
+
+    def run(case: Case) -> Logits:
+        decoding = session.decoding(len(case.ids))
+        parts = [decoding.feed(case.ids[:, start:stop], case.mask[:, start:stop]) for start, stop in case.cuts()]
+        logits = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        if case.needs == "ids":
+            return logits
+        logits, last = np.array(logits), session.decoding(len(case.ids))
+        for start, stop in case.cuts():
+            logits[:, stop - 1] = last.feed_for_last(case.ids[:, start:stop], case.mask[:, start:stop])
+        return logits
+
+    return run
+
+
+def feed_graph(cache: CacheShape | None) -> Feed:
+    """The feed of one of our own graphs, with or without a cache; see `gpt_export.gate.tracing.activations.Feed`."""
+
+    def feed(session: ort.InferenceSession, case: Case, tensors: Sequence[str]) -> list[dict[str, Array]]:
+        if case.several_behind_past and _is_fused(session):
+            fed = [feed_rows(session, case.row(index), tensors) for index in range(len(case.ids))]
+            return [
+                {name: np.concatenate([chunk[name] for chunk in chunks]) for name in tensors}
+                for chunks in zip(*fed, strict=True)
+            ]
+        return feed_rows(session, case, tensors)
+
+    def feed_rows(session: ort.InferenceSession, case: Case, tensors: Sequence[str]) -> list[dict[str, Array]]:
+        past: dict[str, Array] = {}
+        if cache:
+            empty = np.zeros((len(case.ids), cache.n_heads, 0, cache.head_dim), np.float32)
+            past = dict.fromkeys(cache.past_names(), empty)
+        present_names = cache.present_names() if cache else []
+        positions = np.maximum(np.cumsum(case.mask, axis=1) - 1, 0)
+        chunks = []
+        for start, stop in case.cuts():
+            inputs: dict[str, NDArray[Any]] = {INPUT_IDS: case.ids[:, start:stop], **past}
+            if cache:
+                inputs |= {ATTENTION_MASK: case.mask[:, :stop], POSITION_IDS: positions[:, start:stop]}
+            outputs = session.run([*tensors, *present_names], inputs)
+            chunks.append(dict(zip(tensors, outputs, strict=False)))
+            past = dict(zip(past, outputs[len(tensors) :], strict=True))
+        return chunks
+
+    return feed
+
+
+def _is_fused(session: ort.InferenceSession) -> bool:
+    """Whether the graph has GroupQueryAttention, which takes several tokens behind a past for one row alone."""
+    return any(value.name == NUM_LOGITS_TO_KEEP for value in session.get_overridable_initializers())
+
+
+def run_rows_alone(module: nn.Module, case: Case) -> Logits:
+    """The eager logits of a case: of the whole batch, or of every row alone where some are padded."""
+    if case.mask.all():
+        return logits_of(module, case.ids)
+    alone = [logits_of(module, row)[0] for row in case.rows()]
+    logits = np.zeros((*case.ids.shape, alone[0].shape[-1]), np.float32)
+    logits[case.mask.astype(bool)] = np.concatenate(alone)
+    return logits
+
+
+def logits_of(module: nn.Module, ids: NDArray[np.int64]) -> Logits:
+    """What `module` returns for `ids`, without gradients."""
+    with torch.no_grad():
+        logits: Logits = module(torch.from_numpy(ids)).numpy()
+    return logits

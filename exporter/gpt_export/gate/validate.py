@@ -1,0 +1,200 @@
+"""The eager reference against staged files, over the cases. Reference and candidates need not live at once."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from gpt_export.errors import ArtifactError, ConfigError, GptExportError
+from gpt_export.gate.case import Case, Need
+from gpt_export.gate.limits import Limits
+from gpt_export.gate.noise import NOISE_CEILING, assumed_noise, measure_error, measure_noise
+from gpt_export.gate.opened import Describe, open_case
+from gpt_export.gate.parity import Logits, Tolerance, compare
+from gpt_export.gate.report import CaseResult
+from gpt_export.gate.runs import Run, logits_of, run_rows_alone
+from gpt_export.progress import OnStage
+
+logger = logging.getLogger(__name__)
+
+PROBE_POSITIONS = 32
+GREEDY_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A staged file to compare: how to open it, what a case may need for it to be run, and what it is allowed."""
+
+    open: Callable[[], Run]
+    takes: frozenset[Need]
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What `validate` found."""
+
+    results: Mapping[str, tuple[CaseResult, ...]]
+    noise: float
+    opened: Mapping[str, Any] | None
+    """The worst case token by token."""
+    notes: tuple[str, ...]
+
+
+class ReferenceLogits:
+    """Eager logits of every case, kept in files so that the reference can go before a candidate comes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def record(self, reference: nn.Module, cases: Iterable[Case]) -> None:
+        """Runs `reference` on the cases.
+
+        Raises:
+            OSError: the logits cannot be written.
+        """
+        for case in cases:
+            np.save(self._path(case), run_rows_alone(reference, case))
+
+    def of(self, case: Case) -> Logits:
+        """The logits of one case, mapped from their file."""
+        logits: Logits = np.load(self._path(case), mmap_mode="r")
+        return logits
+
+    def _path(self, case: Case) -> Path:
+        return self._folder / f"{case.name}.npy"
+
+
+def validate(
+    reference: Callable[[], nn.Module],
+    candidates: Mapping[str, Candidate],
+    cases: tuple[Case, ...],
+    scratch: Path,
+    on_stage: OnStage,
+    *,
+    describe: Describe | None = None,
+    let_go: Callable[[], None] = lambda: None,
+) -> Comparison:
+    """Every case of every candidate compared, the noise that set the limits, and the worst case opened.
+
+    A case that leaves the limit set from the probe is judged again by the noise of eager on that very case: some
+    models amplify rounding on some inputs by orders of magnitude, and then eager is off by as much.
+
+    Args:
+        reference: hands out the eager module; it is let go before the first candidate is opened.
+        candidates: by target; a case that a candidate cannot take is left out for it.
+        scratch: a folder for the reference's logits.
+        describe: the text of a token, where there is a tokenizer.
+        let_go: called when the reference has run, to take mapped weights out of memory.
+    """
+    logits = ReferenceLogits(scratch)
+    on_stage("run eager")
+    module = reference()
+    if any("cache" in candidate.takes for candidate in candidates.values()):
+        cases = (*cases, *greedy_cases(module, cases))
+    logits.record(module, cases)
+    noise, notes = probe_noise(module, cases)
+    del module
+    let_go()
+    results: dict[str, tuple[CaseResult, ...]] = {}
+    opened, opened_ratio = None, -1.0
+    for target, candidate in candidates.items():
+        on_stage(f"run {target}")
+        gc.collect()
+        taken = [case for case in cases if case.needs in candidate.takes]
+        if not taken:
+            names = ", ".join(case.name for case in cases)
+            raise ConfigError(f"none of the cases {names} can be run on {target}; choose default, or another case")
+        try:
+            run = candidate.open()
+        except ArtifactError as error:  # the runtime refuses the file: no case of it can be believed
+            reason = " ".join(str(error).split())
+            results[target] = tuple(
+                CaseResult.faulty(case.name, case.ids.shape, case.note, f"does not load: {reason}") for case in taken
+            )
+            continue
+        found = []
+        for case in taken:
+            result, produced = _compared(case, run, logits, Tolerance(limits=candidate.limits, noise=noise))
+            if not result.passed:
+                result = _second_opinion(result, produced, case, reference, logits, candidate.limits)
+            found.append(result)
+            if produced is not None and result.limit is not None and result.worst_ratio > opened_ratio:
+                opened_ratio = result.worst_ratio
+                opened = open_case(target, case, logits.of(case), produced, result.worst_index, describe)
+        results[target] = tuple(found)
+        del run
+    if noise > NOISE_CEILING:
+        fault = f"eager float32 is {noise:.2g} of its logits off float64, too much to judge by; is dropout left on?"
+        results = {target: tuple(result.with_fault(fault) for result in found) for target, found in results.items()}
+    return Comparison(results, noise, opened, notes)
+
+
+def probe_noise(reference: nn.Module, cases: Iterable[Case]) -> tuple[float, tuple[str, ...]]:
+    """The reference's own float32 noise on the first positions of the longest case, and notes on it."""
+    longest = max(cases, key=lambda case: min(case.ids.shape[1], PROBE_POSITIONS))
+    noise = measure_noise(reference, np.ascontiguousarray(next(longest.rows())[:, :PROBE_POSITIONS]))
+    if noise is None:
+        noise = assumed_noise(reference)
+        return noise, (f"the reference does not run in float64; its noise is taken to be {noise:.2g}",)
+    return noise, ()
+
+
+def greedy_cases(reference: nn.Module, cases: Iterable[Case]) -> tuple[Case, ...]:
+    """The first tokens of a case with eager's own greedy continuation, to be fed to a cache token by token.
+
+    If the likeliest token is the same behind each of them, the candidate's greedy continuation is eager's.
+    """
+    case = next((case for case in cases if case.needs == "cache"), None)
+    if case is None or case.ids.shape[1] < 2:
+        return ()
+    ids = np.ascontiguousarray(next(case.rows())[:, : case.ids.shape[1] - min(GREEDY_TOKENS, case.ids.shape[1] - 1)])
+    prompt = ids.shape[1]
+    while ids.shape[1] < case.ids.shape[1]:
+        likeliest = logits_of(reference, ids)[:, -1].argmax(axis=-1)
+        ids = np.concatenate([ids, likeliest[:, None].astype(np.int64)], axis=1)
+    chunks = (prompt, *(1,) * (ids.shape[1] - prompt))
+    return (Case("greedy", ids, np.ones_like(ids), "greedy decoding follows eager's", chunks=chunks, needs="cache"),)
+
+
+def _compared(case: Case, run: Run, logits: ReferenceLogits, tolerance: Tolerance) -> tuple[CaseResult, Logits | None]:
+    """The verdict on a case, and the candidate's logits where there are some of the right shape."""
+    expected = logits.of(case)
+    try:
+        found = run(case)
+    except Exception as error:  # onnxruntime and TorchScript raise what they like; a case that cannot run has failed
+        if isinstance(error, GptExportError | RuntimeError | ValueError) or "onnxruntime" in type(error).__module__:
+            reason = " ".join(str(error).split())
+            return CaseResult.faulty(case.name, case.ids.shape, case.note, f"does not run: {reason}"), None
+        raise
+    result = compare(case.shown(), expected, found, tolerance)
+    return result, None if result.fault else found
+
+
+def _second_opinion(
+    result: CaseResult,
+    found: Logits | None,
+    case: Case,
+    reference: Callable[[], nn.Module],
+    logits: ReferenceLogits,
+    limits: Limits,
+) -> CaseResult:
+    if found is None or result.non_finite or limits.noise_factor is None:
+        return result
+    if result.max_abs > limits.noise_factor * NOISE_CEILING * result.scale:
+        return result  # no noise that is small enough to judge by could explain it
+    module = reference()
+    errors = [error[0] for row in case.rows() if (error := measure_error(module, row)) is not None]
+    noise = max(errors) / result.scale if errors and result.scale else 0.0
+    if not 0 < noise <= NOISE_CEILING:
+        return result
+    logger.info("case %s left its limit; eager's own noise there is %.3g", case.name, noise)
+    tolerance = Tolerance(limits=limits, noise=noise, source="case")
+    return compare(case.shown(), logits.of(case), found, tolerance)

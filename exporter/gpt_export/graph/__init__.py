@@ -1,0 +1,1 @@
+"""A module to a graph without weights."""

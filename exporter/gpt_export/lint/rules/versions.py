@@ -1,0 +1,100 @@
+"""Formats and operators that a named onnxruntime does not load yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnx import NodeProto
+
+from gpt_export.lint.finding import FILE, Finding, Severity, node
+from gpt_export.lint.model import LintModel, attribute, node_name
+from gpt_export.lint.registry import rule
+from gpt_export.lint.releases import CONTRIB_OPERATORS, RELEASES, ContribOperator, Release, Version, first_release
+from gpt_export.lint.settings import LintSettings
+
+OPSET = rule(
+    "GX301",
+    Severity.ERROR,
+    "the opset is newer than the onnxruntime named by --target-ort",
+    "export at a lower opset, convert with onnx.version_converter, or use a newer onnxruntime",
+)
+IR_VERSION = rule(
+    "GX302",
+    Severity.ERROR,
+    "the IR version is newer than the onnxruntime named by --target-ort",
+    "set model.ir_version lower when saving (onnx.helper.make_model_gen_version picks a fitting one)",
+)
+CONTRIB_TOO_NEW = rule(
+    "GX303",
+    Severity.ERROR,
+    "a com.microsoft operator, or a part of it, came after the onnxruntime named by --target-ort",
+    "use a newer onnxruntime, or export with standard operators alone",
+)
+NO_CPU_KERNEL = rule(
+    "GX304",
+    Severity.WARNING,
+    "a com.microsoft operator that onnxruntime has for accelerators alone",
+    "export for the CPU, or load with the execution provider that has it",
+)
+CONTRIB = "com.microsoft"
+
+
+def versions(model: LintModel, settings: LintSettings) -> Iterator[Finding]:
+    """What the target does not load, if there is a target; and what no CPU runs."""
+    target, opset = settings.target, model.opset()
+    if target and opset is not None and opset > target.opset:
+        yield OPSET.found(FILE, f"the opset is {opset}; onnxruntime {target.version} loads up to {target.opset}")
+    if target and model.proto.ir_version > target.ir_version:
+        message = (
+            f"the IR version is {model.proto.ir_version}; onnxruntime {target.version} loads up to {target.ir_version}"
+        )
+        yield IR_VERSION.found(FILE, message)
+    for (domain, operator), nodes in model.operators.items():
+        known = CONTRIB_OPERATORS.get(operator) if domain == CONTRIB else None
+        if known is None:
+            continue
+        if known.cpu is None:
+            message = f"{len(nodes)} {operator} have no CPU kernel in any onnxruntime to {RELEASES[-1].version}"
+            yield NO_CPU_KERNEL.found(node(node_name(nodes[0])), message)
+        elif target:
+            yield from _too_new(known, nodes, target)
+
+
+def minimum_release(model: LintModel) -> Release | None:
+    """The oldest onnxruntime that loads the model on a CPU, None if the table does not have it."""
+    by_format = first_release(opset=model.opset() or 0, ir_version=model.proto.ir_version)
+    needed = [by_format.number] if by_format else []
+    for (domain, operator), nodes in model.operators.items():
+        known = CONTRIB_OPERATORS.get(operator) if domain == CONTRIB else None
+        if known is not None:
+            needed += [number for each in nodes for number, _ in _needs(known, each)]
+    if by_format is None:
+        return None
+    return next(release for release in RELEASES if release.number == max(needed))
+
+
+def _too_new(known: ContribOperator, nodes: list[NodeProto], target: Release) -> Iterator[Finding]:
+    """One finding for each operator: its most demanding node speaks for all."""
+    late = [(number, what, each) for each in nodes for number, what in _needs(known, each) if number > target.number]
+    if late:
+        number, what, each = max(late, key=lambda entry: entry[0])
+        has_it = ".".join(map(str, number))
+        message = f"{what} is in onnxruntime from {has_it} on, the target is {target.version}; {len(nodes)} nodes"
+        yield CONTRIB_TOO_NEW.found(node(node_name(each)), message)
+
+
+def _needs(known: ContribOperator, each: NodeProto) -> Iterator[tuple[Version, str]]:
+    """The releases that brought the operator, and the inputs, attributes and values that this node uses."""
+    operator = each.op_type
+    if known.cpu is not None:
+        yield known.cpu, operator
+    for index, number in (known.inputs or {}).items():
+        if len(each.input) > index and each.input[index]:
+            yield number, f"input {index} of {operator}"
+    for name, number in (known.attributes or {}).items():
+        if attribute(each, name) is not None:
+            yield number, f"the attribute {name} of {operator}"
+    for (name, value), number in (known.values or {}).items():
+        found = attribute(each, name)
+        if found is not None and found.i == value:
+            yield number, f"{name}={value} of {operator}"

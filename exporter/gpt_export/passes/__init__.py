@@ -1,0 +1,99 @@
+"""Graph passes: each takes a model and returns `(model, modified)`; together they are one ordered list.
+
+The contract is onnx-ir's (`onnx_ir.passes`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import onnx_ir as ir
+from onnx_ir.passes import PassBase
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    CommonSubexpressionEliminationPass,
+    RemoveUnusedNodesPass,
+)
+
+from gpt_export.errors import GraphError
+from gpt_export.passes.fused.flat_tokens import FlattenTokens
+from gpt_export.passes.fused.fused_gelu import fuse_gelus
+from gpt_export.passes.fused.grouped_attention import FuseGroupedAttention
+from gpt_export.passes.fused.last_logits import KeepLastLogits
+from gpt_export.passes.fused.pack_projections import PackProjections
+from gpt_export.passes.fused.skip_norm import fuse_skip_norms
+from gpt_export.passes.half_precision import HalvePrecision
+from gpt_export.passes.portable.drop_unused_weights import DropUnusedWeights
+from gpt_export.passes.portable.gemm_for_tied_head import GemmForTiedHead
+from gpt_export.passes.portable.merge_tied_weights import MergeTiedWeights
+from gpt_export.passes.portable.static_reshapes import StaticReshapes
+from gpt_export.passes.portable.transpose_weights import TransposeWeights
+from gpt_export.passes.quantized_products import QuantizeProducts
+from gpt_export.weights.quantize.schemes import PrecisionPlan
+
+logger = logging.getLogger(__name__)
+
+
+def portable_passes(first_name: Mapping[str, str]) -> list[PassBase]:
+    """The passes that keep to standard operators, in the order in which they run.
+
+    Args:
+        first_name: for each weight, the first name of its tensor; see `MergeTiedWeights`.
+    """
+    return [
+        ClearMetadataAndDocStringPass(),
+        StaticReshapes(),
+        CommonSubexpressionEliminationPass(),
+        MergeTiedWeights(first_name),
+        GemmForTiedHead(),
+        RemoveUnusedNodesPass(),
+        TransposeWeights(),
+        RemoveUnusedNodesPass(),
+        DropUnusedWeights(),
+    ]
+
+
+def fused_passes(n_heads: int) -> list[PassBase]:
+    """The passes behind the portable ones that use onnxruntime's own operators, in the order in which they run.
+
+    Args:
+        n_heads: heads of every layer.
+    """
+    return [
+        PackProjections(),
+        FuseGroupedAttention(n_heads),
+        fuse_gelus(),
+        fuse_skip_norms(),
+        KeepLastLogits(),
+        RemoveUnusedNodesPass(),
+        DropUnusedWeights(),
+    ]
+
+
+def quantizing_passes(plan: PrecisionPlan) -> list[PassBase]:
+    """The passes behind the fused ones that quantise, in the order in which they run."""
+    flat: list[PassBase] = [] if plan.body_blocks else [FlattenTokens()]
+    return [*flat, QuantizeProducts(plan), RemoveUnusedNodesPass(), DropUnusedWeights()]
+
+
+def half_passes() -> list[PassBase]:
+    """The passes behind the fused ones that take a graph to float16."""
+    return [HalvePrecision(), RemoveUnusedNodesPass()]
+
+
+def run_passes(model: ir.Model, passes: list[PassBase]) -> ir.Model:
+    """`model` after all `passes`, in their order; the model given is left as it was.
+
+    Raises:
+        GraphError: a pass failed; the message names it.
+    """
+    before = len(model.graph)
+    model = model.clone()
+    for graph_pass in passes:
+        try:
+            model = graph_pass(model).model
+        except Exception as error:  # whatever a pass trips over
+            raise GraphError(f"the pass {type(graph_pass).__name__} failed: {error}; please report this") from error
+    logger.info("passes took the graph from %d to %d nodes", before, len(model.graph))
+    return model

@@ -1,0 +1,1 @@
+"""Passes to onnxruntime's own operators."""

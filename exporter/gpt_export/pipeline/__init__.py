@@ -1,0 +1,1 @@
+"""The stages in order, their settings, and the variants; re-validation of what was published."""

@@ -1,0 +1,120 @@
+"""The settings of an export, frozen and validated once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from gpt_export.errors import ConfigError
+from gpt_export.gate.limits import LIMITS, Limits
+from gpt_export.graph.opsets import DEFAULT_OPSET, check_opset
+from gpt_export.weights.quantize.schemes import PRECISIONS, Precision
+
+Gate = Literal["enforce", "report", "off"]
+GATES: tuple[Gate, ...] = get_args(Gate)
+Profile = Literal["portable", "ort"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """Everything beside the source that decides the bytes of an artifact; recorded in its manifest.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    opset: int = DEFAULT_OPSET
+    texts: tuple[str, ...] | None = None
+    """Texts of the text case; None is the book's two prompts where the model has a tokenizer."""
+    corpus: str | None = None
+    """A text to compare on in windows of the context, from `--text-file`."""
+    cases: tuple[str, ...] = ("default",)
+    """`("default",)` of about 2,000 positions, `("full",)`, or the names of cases; a single one may be a string."""
+    limits: Limits | None = None
+    """What is allowed of float32; None is its row of `LIMITS`."""
+    variant_kl: float | None = None
+    """A bound on the mean KL of every other precision, where it is tighter than its row of `LIMITS`."""
+    variant_top1: float | None = None
+    """A share of agreeing likeliest tokens for every other precision, where it is more than its row demands."""
+    gate: Gate = "enforce"
+    """On a failed comparison `enforce` publishes nothing, `report` publishes and records it; `off` compares nothing."""
+    seed: int = 123
+    """Seeds the ids of the shape grid (a seeded source has drawn its weights from the same number)."""
+    onnx: bool = True
+    torchscript: bool | None = None
+    """Whether `model.pt` is written; None is the source's choice (a second copy of a checkpoint is not)."""
+    profile: Profile | None = None
+    """The operators that may be used: `portable` is the standard ones alone, `ort` onnxruntime's fused ones as well;
+    None is `ort` where the graph has a cache."""
+    precisions: tuple[Precision, ...] = ("fp32",)
+    """The variants that are written, side by side; a single one may be a string."""
+    calibration: str | None = None
+    """A text in the model's own domain, for rounding at 4 bits that knows what the layers read; None rounds to
+    nearest."""
+    single_file: bool = False
+    """Whether the weights stay in the `.onnx` file whatever their size; below 2 GB only."""
+
+    def __post_init__(self) -> None:
+        for name in ("cases", "precisions"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
+        check_opset(self.opset)
+        named = [("gate", self.gate, GATES), ("profile", self.profile or "ort", PROFILES)]
+        for name, value, allowed in (*named, *(("precision", value, PRECISIONS) for value in self.precisions)):
+            if value not in allowed:
+                raise ConfigError(f"{name} {value!r} is not known; choose one of {', '.join(allowed)}")
+        if len(set(self.precisions)) != len(self.precisions) or not self.precisions:
+            raise ConfigError(f"precisions {', '.join(self.precisions) or 'are none'}: name each one once")
+        if self.profile == "portable" and self.precisions != ("fp32",):
+            raise ConfigError(
+                f"precision {', '.join(self.precisions)} needs onnxruntime's own operators, and --profile portable "
+                "has none; leave one of the two out"
+            )
+        if self.calibration is not None and "int4" not in self.precisions:
+            raise ConfigError("a calibration text is for int4, which is not asked for; add --precision int4")
+        if not self.cases:
+            raise ConfigError("no case was chosen; choose default, full, or names of cases")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed {self.seed} is out of range; choose one from 0 to 2**63 - 1")
+        if self.texts is not None and not self.texts:
+            raise ConfigError("texts are empty; pass at least one, or None for the default ones")
+        if not self.onnx and self.torchscript is False:
+            raise ConfigError("neither ONNX nor TorchScript was asked for; ask for at least one")
+
+    @property
+    def allowed(self) -> Limits:
+        """The limits that hold for float32."""
+        return self.limits or LIMITS["fp32"]
+
+    def allowed_for(self, precision: Precision) -> Limits:
+        """The limits that hold for a variant: its row of `LIMITS`, or what was given where that is tighter."""
+        if precision == "fp32":
+            return self.allowed
+        row = LIMITS[precision]
+        kl = min(bound for bound in (row.kl_mean, self.variant_kl) if bound is not None)
+        return replace(row, kl_mean=kl, top1=max(row.top1, self.variant_top1 or 0.0))
+
+    @property
+    def full(self) -> bool:
+        """Whether every shape is run whole."""
+        return "full" in self.cases
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values of every field; of long texts their SHA-256."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        del values["variant_kl"], values["variant_top1"]
+        return values | {
+            "texts": None if self.texts is None else list(self.texts),
+            "corpus": _sha256(self.corpus),
+            "calibration": _sha256(self.calibration),
+            "precisions": list(self.precisions),
+            "cases": list(self.cases),
+            "limits": self.allowed.to_dict(),
+            "variant_limits": {name: self.allowed_for(name).to_dict() for name in self.precisions if name != "fp32"},
+        }
+
+
+def _sha256(text: str | None) -> str | None:
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()

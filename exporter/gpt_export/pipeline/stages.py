@@ -1,0 +1,201 @@
+"""The stages in order. The only orchestration: every stage is a function elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from gpt_export.artifact.hashing import sha256_of
+from gpt_export.artifact.libraries import library_versions
+from gpt_export.artifact.manifest import MANIFEST_NAME, Manifest, dump
+from gpt_export.artifact.reading import Artifact
+from gpt_export.artifact.staging import check_output, stage
+from gpt_export.errors import ConfigError, GraphError
+from gpt_export.gate.case import Case
+from gpt_export.gate.cases import choose_cases
+from gpt_export.graph import torchscript
+from gpt_export.graph.script import script, script_cached
+from gpt_export.graph.to_onnx import to_onnx
+from gpt_export.passes import portable_passes, run_passes
+from gpt_export.passes.fused.grouped_attention import HEAD_MULTIPLE
+from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.variants import VARIANT_PATHS, in_profile, write_variant
+from gpt_export.progress import OnStage, ignore
+from gpt_export.report.page import REPORT_NAME, report_html
+from gpt_export.runtime.signature import example_sizes
+from gpt_export.sources.source import Source
+from gpt_export.targets import write_consumer_files
+from gpt_export.weights.quantize.calibration import calibrate
+from gpt_export.weights.quantize.schemes import PLANS, Precision
+
+logger = logging.getLogger(__name__)
+
+PARITY_NAME = "parity.json"
+_BITS: Mapping[Precision, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
+"""Of a weight in the file, without scales and without what stays float32."""
+
+
+def export(
+    source: Source, config: ExportConfig, output: Path, *, replace: bool = False, on_stage: OnStage = ignore
+) -> Artifact:
+    """Publishes a validated artifact at `output`, or raises and leaves `output` untouched.
+
+    Raises:
+        GptExportError: what failed, with its exit code; `ParityError` when the outputs or weights are not the
+            reference's and the gate is enforced.
+    """
+    check_output(output, replace=replace)
+    config = settled(config, source)
+    cases = choose_cases(source, config)
+    model = build_graph(source, config, on_stage) if config.onnx else None
+    with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
+        written = _write_files(staged.folder, source, config, model, on_stage)
+        draft = Artifact(staged.folder, _write_manifest(staged.folder, source, config, written, parity=None))
+        manifest, report = draft.manifest, None
+        if config.gate != "off":
+            with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
+                report = compare_artifact(draft, source, config, Path(scratch), on_stage)
+            if config.gate == "enforce":
+                raise_if_failed(report, "nothing was published", manifest)
+            (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
+            manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
+        write_consumer_files(staged.folder, manifest)
+        manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
+        if report is not None:  # the page lists every other file
+            (staged.folder / REPORT_NAME).write_text(report_html(report, manifest), encoding="utf-8")
+            manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
+        on_stage("publish")
+        return Artifact(staged.publish(), manifest)
+
+
+def settled(config: ExportConfig, source: Source) -> ExportConfig:
+    """`config` with what it left to the source decided.
+
+    Raises:
+        ConfigError: the source has no cache, and what is asked for needs one.
+    """
+    torchscript = config.torchscript
+    if torchscript is None:
+        torchscript = source.torchscript or not config.onnx
+    profile = config.profile or ("ort" if fusible(source) else "portable")
+    if not fusible(source) and (profile == "ort" or config.precisions != ("fp32",)):
+        what = "no cache" if source.cache is None else f"heads of width {source.cache.head_dim}"
+        raise ConfigError(
+            f"{source.name} is a graph with {what}, and onnxruntime's fused operators (profile ort, and every "
+            f"precision but fp32) are for graphs with a cache and a head width that {HEAD_MULTIPLE} divides; "
+            "choose portable and fp32"
+        )
+    return dataclasses.replace(config, torchscript=torchscript, profile=profile)
+
+
+def fusible(source: Source) -> bool:
+    """Whether the graph of `source` can be put in onnxruntime's fused operators."""
+    return source.cache is not None and source.cache.head_dim % HEAD_MULTIPLE == 0
+
+
+def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> ir.Model:
+    """The graph of `source` in standard operators, its weights still inputs.
+
+    A module that does not run on the meta device (it holds loose tensors, or names a device) is exported with its
+    weights in place; the graph is the same, the memory is not.
+
+    Raises:
+        ScriptError: the module does not script.
+        GraphError: the script has no ONNX form.
+    """
+    signature = source.signature()
+    on_stage("script")
+    scripted = script_cached(source.skeleton, source.cache.n_layers) if source.cache else script(source.skeleton)
+    on_stage("graph")
+    try:
+        model = to_onnx(scripted, signature, config.opset, example_sizes(source.context_length), "meta")
+    except GraphError as error:
+        if source.cache:  # our own decoder exports on meta; if it does not, weights would not help
+            raise
+        logger.info("no graph without weights (%s); exporting with the weights in place", error)
+        scripted = script(source.reference())
+        model = to_onnx(scripted, signature, config.opset, example_sizes(source.context_length), "cpu")
+    on_stage("passes")
+    return run_passes(model, portable_passes(source.first_names()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What `_write_files` left in the staging folder."""
+
+    variants: Mapping[str, Mapping[str, Any]]
+    hashes: Mapping[Path, str]
+
+
+def _write_files(
+    folder: Path, source: Source, config: ExportConfig, model: ir.Model | None, on_stage: OnStage
+) -> _Written:
+    variants: dict[str, Mapping[str, Any]] = {}
+    hashes: dict[Path, str] = {}
+    for path in source.carried:
+        shutil.copyfile(path, folder / path.name)
+    if model is not None:
+        (folder / "onnx").mkdir()
+        base = in_profile(model, source, config)
+        for precision in config.precisions:
+            calibrated = None
+            if precision == "int4" and config.calibration is not None:
+                on_stage("calibrate int4")
+                calibrated = calibrate(source, PLANS[precision], config.calibration)
+            on_stage(f"write {precision}")
+            path = folder / VARIANT_PATHS[precision]
+            file = write_variant(base, precision, source, config, path, calibrated)
+            variants[precision] = {"path": VARIANT_PATHS[precision], **file.description}
+            hashes.update(file.hashes)
+    if config.torchscript:
+        on_stage("write TorchScript")
+        (folder / TORCHSCRIPT_PATH).parent.mkdir()
+        hashes[folder / TORCHSCRIPT_PATH] = torchscript.save(script(source.reference()), folder / TORCHSCRIPT_PATH)
+    return _Written(variants, hashes)
+
+
+def _write_manifest(
+    folder: Path, source: Source, config: ExportConfig, written: _Written, parity: Mapping[str, Any] | None
+) -> Manifest:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    manifest = Manifest(
+        name=source.name,
+        source=source.record,
+        export=config.to_dict(),
+        model={
+            "vocab_size": source.vocab_size,
+            "context_length": source.context_length,
+            "tokenizer": None if source.tokenizer is None else source.tokenizer.name,
+            "configuration": dict(source.configuration),
+            "notes": list(source.notes),
+        },
+        variants=written.variants,
+        libraries=library_versions(),
+        parity=parity,
+        files={
+            path.relative_to(folder).as_posix(): {
+                "sha256": written.hashes.get(path) or sha256_of(path),
+                "size_bytes": path.stat().st_size,
+            }
+            for path in paths
+        },
+    )
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:
+    """About what an export takes on disk at its largest: every file, and eager's logits."""
+    numbers = sum(source.weights[name].numel() for name in set(source.first_names().values()))
+    bits = sum(_BITS[precision] for precision in config.precisions) if config.onnx else 0
+    bits += 2 * 32 if config.torchscript else 0  # TorchScript is drafted and then written canonically
+    return bits * numbers // 8 + 4 * source.vocab_size * sum(case.positions for case in cases)

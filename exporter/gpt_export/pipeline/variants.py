@@ -1,0 +1,100 @@
+"""The files of one artifact that hold the same model in several precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes import PassBase
+
+from gpt_export.errors import GraphError
+from gpt_export.passes import fused_passes, half_passes, quantizing_passes, run_passes
+from gpt_export.passes.certificate import check_fusions, check_quantized, operator_counts
+from gpt_export.passes.quantized_products import COVERAGE
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.runtime.signature import CacheDType
+from gpt_export.sources.source import Source
+from gpt_export.weights.layout import layout_of
+from gpt_export.weights.onnx_file import OnnxFile, write_onnx
+from gpt_export.weights.quantize.schemes import PLANS, Precision
+from gpt_export.weights.quantize.weights import Codes, QuantizedWeights
+
+VARIANT_PATHS: Mapping[Precision, str] = {
+    "fp32": "onnx/model.onnx",
+    "fp16": "onnx/model_fp16.onnx",
+    "int8": "onnx/model_quantized.onnx",
+    "int4": "onnx/model_q4.onnx",
+}
+"""The names by which transformers.js finds a precision."""
+
+
+def in_profile(portable: ir.Model, source: Source, config: ExportConfig) -> ir.Model:
+    """`portable` in the operators that the profile allows.
+
+    Raises:
+        GraphError: a fusion did not take place.
+    """
+    if config.profile != "ort":
+        return portable
+    assert source.cache is not None
+    fused = run_passes(portable, fused_passes(source.cache.n_heads))
+    check_fusions(operator_counts(fused), source.cache.n_layers)
+    return fused
+
+
+def in_precision(model: ir.Model, precision: Precision) -> ir.Model:
+    """The fused `model` in another precision; in fp32 it is the model given."""
+    passes: list[PassBase] = []
+    if precision == "fp16":
+        passes = half_passes()
+    elif precision in PLANS:
+        passes = quantizing_passes(PLANS[precision])
+    return run_passes(model, passes) if passes else model
+
+
+def write_variant(
+    base: ir.Model,
+    precision: Precision,
+    source: Source,
+    config: ExportConfig,
+    path: Path,
+    calibrated: Mapping[tuple[str, ...], Codes] | None = None,
+) -> OnnxFile:
+    """Writes `base` in a precision to `path`.
+
+    Args:
+        calibrated: codes that are known already, see `QuantizedWeights`.
+
+    Raises:
+        ConfigError, GraphError, OSError: as in `write_onnx`.
+    """
+    model = in_precision(base, precision)
+    counts = operator_counts(model)
+    if source.cache and precision in PLANS:
+        check_quantized(counts, precision, source.cache.n_layers)
+    layouts = [layout for value in model.graph.inputs if (layout := layout_of(value))]
+    if unused := set(calibrated or ()) - {layout.sources for layout in layouts if layout.coded}:
+        raise GraphError(f"the calibrated matrix {' + '.join(min(unused))} is none of the graph's; please report this")
+    weights = QuantizedWeights(source.weights, layouts, calibrated)
+    cache_dtype: CacheDType = "float16" if precision == "fp16" else "float32"
+    grouped = "GroupQueryAttention" in counts
+    facts: dict[str, Any] = {
+        "precision": precision,
+        "profile": config.profile,
+        "operators": counts,
+        "quantized_share": model.meta.get(COVERAGE),
+        "cache_dtype": cache_dtype if source.cache else None,
+        "shared_cache": grouped,
+        "batched_chunks": source.cache is not None and not grouped,
+    }
+    return write_onnx(
+        model,
+        weights,
+        source.signature(cache_dtype),
+        path,
+        cache=source.cache,
+        single_file=config.single_file,
+        facts=facts,
+    )

@@ -1,0 +1,232 @@
+"""Prompts continued in one batch, piece by piece, until each has its length or has met a stop. Needs no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from gpt_export_models.tokenizer import TextStream, Tokenizer, encode, pad, shorten
+
+from gpt_export.errors import ContextError, InputError
+from gpt_export.runtime.session import Session
+from gpt_export.runtime.tokenizing import open_tokenizer
+
+USUAL_NEW_TOKENS = 50
+StopReason = Literal["length", "end-of-text", "stop", "context"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationConfig:
+    """How prompts are continued; see `Session.generate` for the sampling.
+
+    Raises:
+        InputError: a stop is empty.
+    """
+
+    max_new_tokens: int | None = None
+    """How many ids each prompt gets; None is `USUAL_NEW_TOKENS`, or fewer where the context has no room for them."""
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stops: tuple[str, ...] = ()
+    """Texts that end a continuation, a special token's among them; in a generation of ids, ids in digits."""
+    ignore_end_of_text: bool = False
+    """Go on after the tokenizer's end-of-text token, which otherwise ends a continuation."""
+
+    def __post_init__(self) -> None:
+        if "" in self.stops:
+            raise InputError("a stop is empty; pass a text with at least one character")
+
+
+@dataclass(slots=True)
+class Continuation:
+    """One prompt and what has come after it so far."""
+
+    prompt: str
+    prompt_ids: list[int]
+    ids: list[int] = field(default_factory=list)
+    """Every new id, the one that stopped it among them."""
+    text: str | None = ""
+    """What the new ids say before the stop; None in a generation of ids."""
+    stop: StopReason | None = None
+    """Why it ended; None while it goes on."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values of every field."""
+        return asdict(self)
+
+
+class Generation:
+    """A batch of prompts being continued. Iterate over it for the pieces, as (index of the prompt, text)."""
+
+    def __init__(
+        self, session: Session, tokenizer: Tokenizer | None, prompts: Sequence[str], config: GenerationConfig
+    ) -> None:
+        """Checks everything that can be checked before the first token.
+
+        Args:
+            tokenizer: that of the prompts; None for prompts that are ids in digits, whose pieces are ids too.
+
+        Raises:
+            TextError: a prompt gives no token, or more than the context holds.
+            InputError: a prompt or a stop is not ids, or a setting is out of range.
+        """
+        if tokenizer is None:
+            rows = [parse_ids(prompt, session.vocab_size) for prompt in prompts]
+        else:
+            rows = [encode(prompt, session.context_length, tokenizer) for prompt in prompts]
+        self.continuations = [
+            Continuation(prompt, row, text=None if tokenizer is None else "")
+            for prompt, row in zip(prompts, rows, strict=True)
+        ]
+        stops = _Stops.of(config, tokenizer, session.vocab_size)
+        self._rows = [_Row(continuation, tokenizer, stops) for continuation in self.continuations]
+        ids, mask = pad(rows, side="left", pad_id=0)
+        room = session.context_length - ids.shape[1] + 1  # the last new token need not be read
+        usual = min(USUAL_NEW_TOKENS, room)
+        self._steps = session.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=usual if config.max_new_tokens is None else config.max_new_tokens,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+            seed=config.seed,
+            stop_ids=stops.ids.keys(),
+        )
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """The pieces as they come; a piece is never empty.
+
+        Raises:
+            ContextError: the context is full; after the last piece, and with the continuations in its details.
+        """
+        try:
+            for chosen in self._steps:
+                yield from self._told(row.take(token) for row, token in zip(self._rows, chosen.tolist(), strict=True))
+                if all(row.continuation.stop for row in self._rows):
+                    return
+            yield from self._told(row.end("length") for row in self._rows)
+        except ContextError as error:
+            yield from self._told(row.end("context") for row in self._rows)
+            raise ContextError(str(error), [item.to_dict() for item in self.continuations]) from error
+
+    @staticmethod
+    def _told(pieces: Iterator[str]) -> Iterator[tuple[int, str]]:
+        return ((i, piece) for i, piece in enumerate(pieces) if piece)
+
+
+def open_generation(
+    folder: Path, prompts: Sequence[str], config: GenerationConfig, *, variant: str = "fp32", as_ids: bool = False
+) -> Generation:
+    """The generation from `prompts` by the artifact in `folder`, in its own tokenizer.
+
+    Args:
+        as_ids: whether prompts and pieces are ids; the tokenizer is not asked for then.
+
+    Raises:
+        ArtifactError: the artifact is damaged or lacks the variant.
+        InputError, TextError: as in `Generation`, or the artifact is for ids alone and the prompts are texts.
+    """
+    session = Session.open(folder, variant=variant)
+    tokenizer = None if as_ids else open_tokenizer(folder, session.manifest)
+    if tokenizer is None and not as_ids:
+        raise InputError(f'{folder} has no tokenizer, it is for ids alone; pass ids, such as "1 2 3", with --ids')
+    return Generation(session, tokenizer, prompts, config)
+
+
+def parse_ids(text: str, vocab_size: int) -> list[int]:
+    """The ids in a text like "15496 11 314" or "15496, 11, 314".
+
+    Raises:
+        InputError: it holds something else, no id, or one outside the vocabulary.
+    """
+    words = re.findall(r"[^\s,]+", text)
+    if not words or not all(re.fullmatch(r"[0-9]+", word) for word in words):
+        raise InputError(f'{shorten(text)!r} is not a list of ids; pass whole numbers, such as "1 2 3"')
+    if outside := [word for word in words if len(word) > 18 or int(word) >= vocab_size]:
+        raise InputError(f"id {shorten(outside[0])} is outside the vocabulary; ids run from 0 to {vocab_size - 1}")
+    return [int(word) for word in words]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stops:
+    """What ends a continuation: ids with the reason that they are, and texts."""
+
+    ids: Mapping[int, StopReason]
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: GenerationConfig, tokenizer: Tokenizer | None, vocab_size: int) -> _Stops:
+        ids: dict[int, StopReason] = {}
+        if tokenizer is None:
+            return cls(dict.fromkeys((i for stop in config.stops for i in parse_ids(stop, vocab_size)), "stop"), ())
+        special = {stop: tokenizer.special_id(stop) for stop in config.stops}
+        ids.update((token_id, "stop") for token_id in special.values() if token_id is not None)
+        if tokenizer.end_of_text_id is not None and not config.ignore_end_of_text:
+            ids[tokenizer.end_of_text_id] = "end-of-text"
+        return cls(ids, tuple(stop for stop, token_id in special.items() if token_id is None))
+
+
+class _Row:
+    """Takes a row's ids and tells the text that is certain: no half character, no beginning of a stop."""
+
+    def __init__(self, continuation: Continuation, tokenizer: Tokenizer | None, stops: _Stops) -> None:
+        self.continuation = continuation
+        self._stream: TextStream = tokenizer.stream() if tokenizer else _IdStream()
+        self._stops = stops
+        self._waiting = ""
+
+    def take(self, token_id: int) -> str:
+        """The piece of text that a new id makes certain."""
+        if self.continuation.stop:
+            return ""
+        self.continuation.ids.append(token_id)
+        if token_id in self._stops.ids:
+            return self.end(self._stops.ids[token_id])
+        return self._tell(self._stream.feed(token_id))
+
+    def end(self, reason: StopReason) -> str:
+        """The text that was waiting."""
+        if self.continuation.stop:
+            return ""
+        piece = self._tell(self._stream.end())
+        if self.continuation.stop:  # a stop was in what the decoder held
+            return piece
+        self.continuation.stop = reason
+        waiting, self._waiting = self._waiting, ""
+        return piece + self._record(waiting)
+
+    def _tell(self, text: str) -> str:
+        text = self._waiting + text
+        found = [at for stop in self._stops.texts if (at := text.find(stop)) >= 0]
+        if found:
+            self.continuation.stop, self._waiting = "stop", ""
+            return self._record(text[: min(found)])
+        held = max((_overlap(text, stop) for stop in self._stops.texts), default=0)
+        self._waiting = text[len(text) - held :]
+        return self._record(text[: len(text) - held])
+
+    def _record(self, text: str) -> str:
+        if self.continuation.text is not None:
+            self.continuation.text += text
+        return text
+
+
+class _IdStream:
+    """Ids told as ids."""
+
+    def feed(self, token_id: int) -> str:
+        return f" {token_id}"
+
+    def end(self) -> str:
+        return ""
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` may be the beginning of `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

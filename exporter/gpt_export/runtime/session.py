@@ -1,0 +1,271 @@
+"""What applications import to run an artifact. Needs numpy and onnxruntime; works where torch is not installed."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import ArrayLike, NDArray
+
+from gpt_export.artifact.manifest import Manifest
+from gpt_export.artifact.reading import Artifact
+from gpt_export.errors import ArtifactError, ContextError, InputError, RuntimeVersionError
+from gpt_export.runtime.decoding import Decoding, RecomputedDecoding
+from gpt_export.runtime.grown_cache import GrownDecoding
+from gpt_export.runtime.sampling import Sampling, generators
+from gpt_export.runtime.shared_cache import SharedDecoding
+from gpt_export.runtime.signature import CacheShape
+
+_OPEN_ATTEMPTS = 5
+
+
+class Session:
+    """An exported GPT in onnxruntime, with the limits enforced that the graph itself cannot state."""
+
+    def __init__(self, manifest: Manifest, session: ort.InferenceSession, variant: str = "fp32") -> None:
+        self.manifest = manifest
+        self.vocab_size = int(manifest.model["vocab_size"])
+        self.context_length = int(manifest.model["context_length"])
+        self._variant = manifest.variants[variant]
+        cache = self._variant["cache"]
+        self.cache = CacheShape(**cache) if cache else None
+        """The shape of the key-value cache, None for a graph without one."""
+        self._session = session
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        variant: str = "fp32",
+        verify: bool = True,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        prepack: bool = True,
+    ) -> Session:
+        """The session on one variant of an artifact.
+
+        If the artifact is replaced while it is being opened, it is opened anew, so that a session never mixes two.
+
+        Args:
+            verify: compare every file with its SHA-256 first (0.8 GB/s or so).
+            providers: onnxruntime execution providers in order of preference; the CPU's if left out.
+            threads: threads within an operator; onnxruntime's choice if left out.
+            prepack: let onnxruntime rearrange weights for speed, at the price of a second copy of them in memory.
+
+        Raises:
+            ArtifactError: no such artifact or variant, a damaged file, or one that onnxruntime refuses.
+            RuntimeVersionError: the installed onnxruntime is older than the artifact's minimum.
+        """
+        for _ in range(_OPEN_ATTEMPTS):
+            before = _identity(folder)
+            try:
+                artifact = Artifact.open(folder)
+                if verify:
+                    artifact.verify()
+                opened = _start(artifact, variant, providers, threads, prepack)
+            except ArtifactError:
+                if _identity(folder) == before:
+                    raise
+            else:
+                if _identity(folder) == before:
+                    return cls(artifact.manifest, opened, variant)
+        raise ArtifactError(f"{folder} was replaced {_OPEN_ATTEMPTS} times while it was opened; open it again")
+
+    def logits(self, ids: ArrayLike, attention_mask: ArrayLike | None = None) -> NDArray[np.float32]:
+        """Logits, float32 (batch, sequence, vocabulary), of token ids, int64 (batch, sequence).
+
+        Args:
+            attention_mask: 1 on tokens and 0 on padding, of the shape of the ids; no padding if left out. Only graphs
+                with a cache take one. Logits at padding mean nothing.
+
+        Raises:
+            InputError: wrong rank, dtype or shape, an empty batch or sequence, more ids than the context holds, an id
+                outside the vocabulary, or padding for a graph without a mask.
+        """
+        checked = check_ids(ids, self.vocab_size, self.context_length)
+        return self.decoding(len(checked)).feed(checked, self._mask(attention_mask, checked))
+
+    def decoding(self, batch: int) -> Decoding:
+        """A new batch of `batch` rows, to be fed a few tokens at a time. What is fed is not checked."""
+        return open_decoding(self._session, self._variant, batch, self.context_length)
+
+    def generate(
+        self,
+        ids: ArrayLike,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop_ids: Collection[int] = (),
+        attention_mask: ArrayLike | None = None,
+    ) -> Iterator[NDArray[np.int64]]:
+        """Continues each row of `ids`, int64 (batch, sequence); yields the new ids of a step, int64 (batch,).
+
+        There are exactly `max_new_tokens` steps, unless every row has met a stop id before; the stop id is yielded,
+        and again for a row that waits for others. See `Sampling` for how a token is chosen.
+
+        Args:
+            seed: of the draws when the temperature is above 0; the system's entropy if left out. A row's draws do not
+                depend on how many rows are beside it.
+            attention_mask: as in `logits`; pad on the left, so that every row ends in a token.
+
+        Raises:
+            InputError: as in `logits`, or a sampling value out of range; before the first step.
+            ContextError: the context is full; after the last token that fits.
+        """
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+        checked = check_ids(ids, self.vocab_size, self.context_length)
+        mask = self._mask(attention_mask, checked)
+        if not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 0:
+            raise InputError(f"max_new_tokens {max_new_tokens} is out of range; pass a whole number of at least 0")
+        if seed is not None and seed < 0:
+            raise InputError(f"seed {seed} is out of range; pass 0 or more, or leave it out")
+        if not mask[:, -1].all():
+            raise InputError("a row ends in padding, so there is no token to continue; pad on the left")
+        return self._steps(checked, mask, max_new_tokens, sampling, generators(seed, len(checked)), frozenset(stop_ids))
+
+    def _steps(
+        self,
+        ids: NDArray[np.int64],
+        mask: NDArray[np.int64],
+        max_new_tokens: int,
+        sampling: Sampling,
+        rngs: Sequence[np.random.Generator],
+        stop_ids: frozenset[int],
+    ) -> Iterator[NDArray[np.int64]]:
+        decoding = self.decoding(len(ids))
+        stopped_with = np.full(len(ids), -1, dtype=np.int64)
+        length = ids.shape[1]
+        for step in range(max_new_tokens):
+            if length > self.context_length:
+                raise ContextError(
+                    f"the context of {self.context_length} tokens is full after {step} new ones; "
+                    f"ask for {step} instead of {max_new_tokens}, or start from a shorter prompt"
+                )
+            chosen = sampling.choose(decoding.feed_for_last(ids, mask), rngs)
+            chosen = np.where(stopped_with >= 0, stopped_with, chosen)
+            yield chosen
+            stopped_with = np.where(np.isin(chosen, list(stop_ids)), chosen, stopped_with)
+            if (stopped_with >= 0).all():
+                return
+            ids, mask = chosen[:, None], np.ones((len(chosen), 1), dtype=np.int64)
+            length += 1
+
+    def _mask(self, attention_mask: ArrayLike | None, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        if attention_mask is None:
+            return np.ones_like(ids)
+        mask = np.asarray(attention_mask)
+        if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all():
+            raise InputError(f"attention_mask must hold 0 and 1 in the shape {list(ids.shape)} of the ids")
+        if self.cache is None and not mask.all():
+            raise InputError("this graph takes no attention mask; pass rows of one length, or export with a cache")
+        return mask.astype(np.int64)
+
+
+def open_decoding(
+    session: ort.InferenceSession, variant: Mapping[str, Any], batch: int, context_length: int
+) -> Decoding:
+    """The decoding of a new batch that fits the graph of `variant`, an entry of a manifest's variants."""
+    if not variant["cache"]:
+        return RecomputedDecoding(session, batch)
+    cache = CacheShape(**variant["cache"])
+    dtype = np.dtype(str(variant.get("cache_dtype", "float32")))
+    if variant.get("shared_cache") and session.get_providers()[0] == "CPUExecutionProvider":
+        return SharedDecoding(session, cache, batch, context_length, dtype)
+    return GrownDecoding(session, cache, batch, dtype)
+
+
+def check_ids(ids: ArrayLike, vocab_size: int, context_length: int) -> NDArray[np.int64]:
+    """`ids` as an int64 (batch, sequence) array.
+
+    Raises:
+        InputError: they are not such an array, or outside the model's limits.
+    """
+    try:
+        array = np.asarray(ids)
+    except ValueError as error:
+        raise InputError(
+            f"ids must be an int64 array (batch, sequence): {error}; pad the rows to one length"
+        ) from error
+    if array.ndim != 2:
+        raise InputError(f"ids must have 2 axes (batch, sequence), not {array.ndim}; a single row is ids[None, :]")
+    if 0 in array.shape:
+        raise InputError(f"ids have shape {list(array.shape)}; pass at least one row and one token")
+    if array.dtype != np.int64:
+        raise InputError(f"ids must be int64, not {array.dtype}; convert them with .astype('int64')")
+    if array.shape[1] > context_length:
+        raise InputError(f"ids hold {array.shape[1]} tokens a row, the context is {context_length}; shorten the rows")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= vocab_size:
+        wrong = low if low < 0 else high
+        raise InputError(f"id {wrong} is outside the vocabulary; ids run from 0 to {vocab_size - 1}")
+    return np.ascontiguousarray(array)
+
+
+def check_version(minimum: str, installed: str = ort.__version__) -> None:
+    """Refuses an onnxruntime that is older than the artifact needs.
+
+    Raises:
+        RuntimeVersionError: it is.
+    """
+    if _version(installed) < _version(minimum):
+        raise RuntimeVersionError(
+            f"onnxruntime {installed} is installed, this artifact needs {minimum} or newer; upgrade onnxruntime"
+        )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+
+
+def may_saturate() -> bool:
+    """Whether products of 8-bit integers may overflow 16 bits on this CPU: x86 without the VNNI instructions.
+
+    onnxruntime then computes them exactly, and slower, where `session.x64quantprecision` is set. Where the CPU cannot
+    be asked, the answer is yes.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return True
+    return "vnni" not in flags
+
+
+def _identity(folder: str | Path) -> tuple[int, int, int] | None:
+    try:
+        found = Path(folder).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns  # the number of a removed folder is soon used again
+
+
+def _start(
+    artifact: Artifact, variant: str, providers: Sequence[str] | None, threads: int | None, prepack: bool
+) -> ort.InferenceSession:
+    path = artifact.variant_path(variant)
+    check_version(str(artifact.manifest.variants[variant]["minimum_onnxruntime"]))
+    options: Any = ort.SessionOptions()
+    options.log_severity_level = 3  # errors; a warning of onnxruntime's is no news to the application
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if "MatMulIntegerToFloat" in artifact.manifest.variants[variant].get("operators", {}) and may_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        return ort.InferenceSession(str(path), options, providers=list(providers or ["CPUExecutionProvider"]))
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"onnxruntime cannot load {path}: {reason}; verify the artifact or export it again"
+        ) from error

@@ -1,0 +1,1 @@
+"""What SOURCE means: names, modules, checkpoints; a Source is reference, skeleton and weights."""

@@ -1,0 +1,95 @@
+"""Sources that are our own decoder: a checkpoint's weights, or seeded ones of the GPT-2 sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpt_export_models.blank import blank, filled
+from gpt_export_models.carried_tokenizer import carried_files, ignored_notes, open_carried
+from gpt_export_models.checkpoints import read_checkpoint
+from gpt_export_models.config import GPT_CONFIG_124M, GPTConfig
+from gpt_export_models.gpt import GPTDecoder, GPTModel
+from torch import Tensor, nn
+
+from gpt_export.runtime.signature import CacheShape
+from gpt_export.sources.source import Source, ids_alone, usual_tokenizer
+
+GPT2_SIZES: Mapping[str, Mapping[str, Any]] = {
+    "gpt2-124m": {"emb_dim": 768, "n_layers": 12, "n_heads": 12},
+    "gpt2-355m": {"emb_dim": 1024, "n_layers": 24, "n_heads": 16},
+    "gpt2-774m": {"emb_dim": 1280, "n_layers": 36, "n_heads": 20},
+    "gpt2-1558m": {"emb_dim": 1600, "n_layers": 48, "n_heads": 25},
+}
+"""What the sizes of GPT-2 change in `GPT_CONFIG_124M` (Radford et al., 2019, table 2)."""
+
+
+def seeded_gpt(name: str, seed: int, *, cached: bool = True) -> Source:
+    """The source of a GPT-2 size whose weights are drawn after `torch.manual_seed(seed)`, as the book's class does."""
+    config = GPTConfig.from_dict({**GPT_CONFIG_124M, **GPT2_SIZES[name]})
+    torch.manual_seed(seed)
+    weights = GPTModel(config).state_dict()
+    record = {"kind": "seeded", "name": name, "seed": seed}
+    return _source(config, weights, name=name, record=record, cached=cached)
+
+
+def checkpoint_source(path: Path, *, config_file: Path | None = None, cached: bool = True) -> Source:
+    """The source of a checkpoint that a family of `gpt_export_models.checkpoints` recognises.
+
+    Raises:
+        CheckpointError: it is of no known family, damaged, or does not fit its configuration.
+    """
+    checkpoint = read_checkpoint(path, config_file=config_file)
+    return _source(
+        checkpoint.config,
+        checkpoint.tensors,
+        name=artifact_name(path),
+        record={"kind": "checkpoint", "family": checkpoint.family, "name": artifact_name(path)},
+        cached=cached,
+        notes=checkpoint.notes,
+        folder=checkpoint.folder,
+    )
+
+
+def artifact_name(path: Path) -> str:
+    """The name of a checkpoint's artifact: its folder's, or its file's without suffix."""
+    resolved = path.resolve()
+    return resolved.name if resolved.is_dir() else resolved.stem
+
+
+def _source(
+    config: GPTConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    name: str,
+    record: Mapping[str, Any],
+    cached: bool,
+    notes: tuple[str, ...] = (),
+    folder: Path | None = None,
+) -> Source:
+    carried = carried_files(folder) if folder else ()
+    tokenizer = open_carried(carried, config.vocab_size) or usual_tokenizer(config.vocab_size)
+    notes += ignored_notes(folder) if folder else ()
+
+    def reference() -> nn.Module:
+        return filled(lambda: GPTModel(config), {key: tensor.float() for key, tensor in weights.items()})
+
+    skeleton = blank(lambda: GPTDecoder(config)) if cached else blank(lambda: GPTModel(config))
+    cache = CacheShape(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim)
+    return Source(
+        name=name,
+        record=record,
+        vocab_size=config.vocab_size,
+        context_length=config.context_length,
+        reference=reference,
+        skeleton=skeleton,
+        weights=weights,
+        tokenizer=tokenizer,
+        carried=carried,
+        cache=cache if cached else None,
+        torchscript=False,
+        configuration=config.to_dict(),
+        notes=notes if tokenizer else (*notes, ids_alone(config.vocab_size)),
+    )

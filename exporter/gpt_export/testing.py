@@ -1,0 +1,197 @@
+"""For other people's tests: an exported GPT must be the model that it was made from.
+
+    from gpt_export.testing import assert_parity
+
+    def test_the_export_is_the_model():
+        assert_parity("artifacts/mine", my_model())
+
+Under pytest the same is a fixture, and its verdicts stand in the summary; see `gpt_export.pytest_plugin`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+from torch import Tensor, nn
+
+from gpt_export.artifact.reading import Artifact
+from gpt_export.errors import ArtifactError, SourceError
+from gpt_export.gate.foreign.validate import validate_file
+from gpt_export.gate.limits import Limits
+from gpt_export.gate.report import ParityReport
+from gpt_export.pipeline.comparison import BASE, validate_artifact
+from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.revalidate import revalidate, revalidate_file
+from gpt_export.runtime.signature import CacheShape
+from gpt_export.sources.names import context_length_of
+from gpt_export.sources.source import Source, run_once, source_of_module
+
+SHOWN_FAILURES = 5
+"""How many failures a message has in words."""
+
+
+def assert_parity(
+    artifact: str | Path | Artifact,
+    model: nn.Module | str | Path | None = None,
+    *,
+    cases: str | Sequence[str] = "default",
+    limits: Limits | None = None,
+    context_length: int | None = None,
+    config_file: str | Path | None = None,
+) -> ParityReport:
+    """The parity report on `artifact`, if it passed; otherwise an assertion fails with the report in words.
+
+    Args:
+        artifact: an artifact folder, an opened `Artifact`, or an `.onnx` file of any origin.
+        model: what it must be: a module from int64 ids (batch, sequence) to logits (a tensor, or an object with
+            `logits` as transformers returns it), a checkpoint's path, or any SOURCE of the command line. None is the
+            source that the artifact's manifest names, where a name and a seed suffice to make it again.
+        cases: `default` of about 2,000 positions, `full`, or names of cases.
+        limits: what is allowed; None is what the artifact was exported with, or the default.
+        context_length: the longest sequence for a module and an `.onnx` file; None asks the module's configuration.
+        config_file: the book's configuration as JSON, for a checkpoint that does not say its head count.
+
+    Returns:
+        The report, `passed`.
+
+    Raises:
+        AssertionError: an output, a weight or the graph is not the model's. `report` of the error is the report.
+        ArtifactError: the artifact is missing or damaged.
+        SourceError: `model` is nothing that can be compared.
+    """
+    chosen = (cases,) if isinstance(cases, str) else tuple(cases)
+    path = artifact.folder if isinstance(artifact, Artifact) else Path(artifact)
+    if isinstance(model, nn.Module):
+        with _evaluated(model) as module:
+            report = _against_module(path, module, chosen, limits, context_length)
+    else:
+        named: dict[str, Any] = {
+            "against": None if model is None else str(model),
+            "config_file": None if config_file is None else Path(config_file),
+            "cases": chosen,
+            "limits": limits,
+        }
+        report = revalidate_file(path, **named) if path.is_file() else revalidate(path, **named)
+    if not report.passed:
+        __tracebackhide__ = True  # the test's own line is where pytest should point
+        error = ParityAssertionError(in_words(report, str(path)))
+        error.report = report
+        raise error
+    return report
+
+
+class ParityAssertionError(AssertionError):
+    """An artifact that is not the model; `report` has the figures."""
+
+    report: ParityReport
+
+
+def in_words(report: ParityReport, what: str) -> str:
+    """The report as a test's message: what failed first, where the graph leaves the model, and what was allowed."""
+    total = sum(len(results) for results in report.targets.values())
+    failed = sum(not result.passed for results in report.targets.values() for result in results)
+    if report.passed:
+        return f"{what} is the model: {summary(report)}"
+    lines = [f"{what} is not the model: {failed} of {total} cases failed"]
+    lines += [f"  {failure}" for failure in report.failures[:SHOWN_FAILURES]]
+    if len(report.failures) > SHOWN_FAILURES:
+        lines.append(f"  and {len(report.failures) - SHOWN_FAILURES} more")
+    if report.first_fault:
+        lines.append(f"  {report.first_fault.explain()}")
+    lines += [f"  note: {note}" for note in report.notes]
+    return "\n".join(lines)
+
+
+def summary(report: ParityReport) -> str:
+    """The report in one line, without its subject."""
+    results = [result for found in report.targets.values() for result in found]
+    positions = sum(result.positions for result in results)
+    worst = max((result.worst_ratio for result in results), default=0.0)
+    weights = "" if report.weights is None else f", {report.weights.checked} weights equal bit for bit"
+    if report.passed:
+        return f"{len(results)} cases, {positions} positions, largest difference {worst:.0%} of the limit{weights}"
+    fault = report.first_fault
+    where = f"; {fault.explain()}" if fault else ""
+    return f"{report.failures[0]}{where}"
+
+
+def _against_module(
+    path: Path, module: nn.Module, cases: tuple[str, ...], limits: Limits | None, context_length: int | None
+) -> ParityReport:
+    if path.suffix == ".onnx":
+        length = context_length or context_length_of(module)[0]
+        source = _source(module, path.stem, int(run_once(module).shape[-1]), length, _cache_of(path))
+        return validate_file(path, source, ExportConfig(cases=cases, limits=limits))
+    artifact = Artifact.open(path)
+    export, model = artifact.manifest.export, artifact.manifest.model
+    variants = artifact.manifest.variants
+    variant = variants.get(BASE) or next(iter(variants.values()), None)
+    cache = CacheShape(**variant["cache"]) if variant and variant["cache"] else None
+    source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), cache)
+    config = ExportConfig(cases=cases, limits=limits or Limits(**export["limits"]), seed=int(export["seed"]))
+    if variant is None or _same_names(variant["weights"], source):
+        return validate_artifact(artifact, source, config)
+    artifact.verify()  # another class's names: weights are matched by content, as in anybody's file
+    if BASE not in variants:
+        raise SourceError(
+            f"{path} has {', '.join(variants)} alone, whose weights are found by the names of the checkpoint's own "
+            "class; pass the checkpoint, or export fp32 as well"
+        )
+    report = validate_file(artifact.variant_path(BASE), source, config)
+    others = ", ".join(name for name in variants if name != BASE)
+    note = f"{others} were not compared: the module has other names for its weights; pass the checkpoint for that"
+    return dataclasses.replace(report, notes=(*report.notes, note)) if others else report
+
+
+def _source(module: nn.Module, name: str, vocab_size: int, context_length: int, cache: CacheShape | None) -> Source:
+    record = {"kind": "module", "class": type(module).__qualname__}
+    source = source_of_module(module, name=name, record=record, vocab_size=vocab_size, context_length=context_length)
+    return dataclasses.replace(source, cache=cache)
+
+
+def _cache_of(path: Path) -> CacheShape | None:
+    """The cache of an `.onnx` file, from its inputs of four axes: past keys and values; None without any."""
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file")
+    inputs = onnx.load(path, load_external_data=False).graph.input
+    past = [dims for value in inputs if len(dims := value.type.tensor_type.shape.dim) == 4]
+    if not past:
+        return None
+    return CacheShape(n_layers=len(past) // 2, n_heads=past[0][1].dim_value, head_dim=past[0][3].dim_value)
+
+
+def _same_names(layouts: dict[str, dict[str, Any]], source: Source) -> bool:
+    return all(name in source.weights for layout in layouts.values() for name in layout["sources"])
+
+
+class _LogitsAlone(nn.Module):
+    """A model whose output has `logits`, as a module that returns them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.config = getattr(model, "config", None)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return cast(Tensor, self.model(ids).logits)
+
+
+@contextlib.contextmanager
+def _evaluated(model: nn.Module) -> Iterator[nn.Module]:
+    """`model` as a module that returns logits, in eval mode inside; its modes are put back afterwards."""
+    import torch
+
+    modes = {part: part.training for part in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            out = model(torch.zeros((1, 1), dtype=torch.int64))
+        yield _LogitsAlone(model).eval() if hasattr(out, "logits") else model
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

@@ -1,0 +1,1 @@
+"""Layouts, mapped pages, streaming, `.onnx` files, quantisation."""
