@@ -1,6 +1,6 @@
 """Decoders as people write them: who they are, what they compute, and what a perfect tool makes of each."""
 
-from tests.zoo import book, nanogpt
+from tests.zoo import book, llama2c, nanochat, nanogpt, rotations, speedrun
 from tests.zoo.animal import Animal, animals, find
 
-__all__ = ["Animal", "animals", "book", "find", "nanogpt"]
+__all__ = ["Animal", "animals", "book", "find", "llama2c", "nanochat", "nanogpt", "rotations", "speedrun"]

@@ -51,7 +51,7 @@ def widened(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     floats = [value for value in [*module.parameters(), *module.buffers()] if value.is_floating_point()]
     if all(value.dtype == dtype for value in floats):
         return module
-    wide = copy.deepcopy(module).to(dtype)
+    wide = copy.deepcopy(module)._apply(lambda value: _cast(value, dtype))
     for part in wide.modules():
         for name, value in list(vars(part).items()):
             if isinstance(value, torch.dtype) and value.is_floating_point:
@@ -72,3 +72,10 @@ def found_logits(output: Any) -> torch.Tensor:
     if isinstance(output, tuple | list):
         return found_logits(next(part for part in output if part is not None))
     raise TypeError(f"no logits in a {type(output).__name__}")
+
+
+def _cast(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`value` as `dtype` if it is real, as complex of the same precision if not (`Module.to` would drop that half)."""
+    if value.is_complex():
+        return value.to(dtype.to_complex())
+    return value.to(dtype) if value.is_floating_point() else value
