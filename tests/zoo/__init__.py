@@ -1,12 +1,27 @@
 """Decoders as people write them: who they are, what they compute, and what a perfect tool makes of each."""
 
-from tests.zoo import book, heads, llama2c, nanochat, nanogpt, positions, rotations, scores, speedrun
+from tests.zoo import (
+    blocks,
+    book,
+    experts,
+    heads,
+    llama2c,
+    nanochat,
+    nanogpt,
+    positions,
+    rotations,
+    scores,
+    speedrun,
+    spellings,
+)
 from tests.zoo.animal import Animal, animals, find
 
 __all__ = [
     "Animal",
     "animals",
+    "blocks",
     "book",
+    "experts",
     "find",
     "heads",
     "llama2c",
@@ -16,4 +31,5 @@ __all__ = [
     "rotations",
     "scores",
     "speedrun",
+    "spellings",
 ]
