@@ -108,7 +108,10 @@ FAMILIES: tuple[Family, ...] = (
     _family("phi3", {**COMMON, "original_max_position_embeddings": CONTEXT}),
     _family("phimoe", EXPERTS),
     _family("gpt2", GPT2),
-    _family("gpt_neo", {**COMMON, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 12}),
+    _family(
+        "gpt_neo",
+        {**COMMON, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 12},
+    ),
     _family("gpt_neox", {**COMMON, "rotary_pct": 0.25}),
     _family("gpt_neox_sequential", {**COMMON, "rotary_pct": 0.5, "use_parallel_residual": False}, "gpt_neox"),
     _family("gpt_neox_japanese", {**COMMON, "intermediate_multiple_size": 2}),
@@ -121,14 +124,27 @@ FAMILIES: tuple[Family, ...] = (
     _family("starcoder2", {**COMMON, "sliding_window": None}),
     _family("falcon_rope", {**FALCON, "alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2}, "falcon"),
     _family("falcon_mqa", {**FALCON, "alibi": False, "new_decoder_architecture": False, "multi_query": True}, "falcon"),
-    _family("falcon_alibi", {**FALCON, "alibi": True, "new_decoder_architecture": False, "multi_query": False, "parallel_attn": False}, "falcon"),
+    _family(
+        "falcon_alibi",
+        {**FALCON, "alibi": True, "new_decoder_architecture": False, "multi_query": False, "parallel_attn": False},
+        "falcon",
+    ),
     _family("bloom", {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
     _family("cohere", {**COMMON, "logit_scale": 1.0, "use_qk_norm": True}),
     _family("cohere2", {**COMMON, "logit_scale": 1.0, "sliding_window": 12, "layer_types": WINDOWED}),
     _family("glm", COMMON),
     _family("glm4", COMMON),
     _family("glm4_moe", {**DEEPSEEK, "head_dim": 8, "num_key_value_heads": 2}),
-    _family("granite", {**COMMON, "residual_multiplier": 0.22, "logits_scaling": 2.0, "embedding_multiplier": 3.0, "attention_multiplier": 0.3}),
+    _family(
+        "granite",
+        {
+            **COMMON,
+            "residual_multiplier": 0.22,
+            "logits_scaling": 2.0,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.3,
+        },
+    ),
     _family("granitemoe", EXPERTS),
     _family("stablelm", {**COMMON, "partial_rotary_factor": 0.25}),
     _family("olmo", {**COMMON, "clip_qkv": 4.0}),
@@ -138,13 +154,27 @@ FAMILIES: tuple[Family, ...] = (
     _family("nemotron", COMMON),
     _family("persimmon", ALL_HEADS),
     _family("biogpt", {**ALL_HEADS, "pad_token_id": 1}),
-    _family("xglm", {"vocab_size": VOCAB, "d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 4, "max_position_embeddings": CONTEXT, "pad_token_id": 1}),
+    _family(
+        "xglm",
+        {
+            "vocab_size": VOCAB,
+            "d_model": 32,
+            "ffn_dim": 64,
+            "num_layers": 2,
+            "attention_heads": 4,
+            "max_position_embeddings": CONTEXT,
+            "pad_token_id": 1,
+        },
+    ),
     _family("ctrl", {**GPT2, "dff": 64}),
     _family("helium", COMMON),
     _family("smollm3", {**COMMON, "no_rope_layers": [1, 0]}),
     _family("exaone4", {**COMMON, "sliding_window": 12, "layer_types": WINDOWED}),
     _family("ernie4_5", COMMON),
-    _family("ernie4_5_moe", {**EXPERTS, "moe_num_experts": 4, "moe_k": 2, "moe_num_shared_experts": 1, "moe_layer_start_index": 1}),
+    _family(
+        "ernie4_5_moe",
+        {**EXPERTS, "moe_num_experts": 4, "moe_k": 2, "moe_num_shared_experts": 1, "moe_layer_start_index": 1},
+    ),
     _family("seed_oss", COMMON),
     _family("arcee", COMMON),
     _family("apertus", COMMON),
@@ -157,18 +187,48 @@ FAMILIES: tuple[Family, ...] = (
     _family("gpt_oss", {**EXPERTS, "sliding_window": 12, "layer_types": WINDOWED}),
     _family("diffllama", COMMON),
     _family("jetmoe", {**EXPERTS, "kv_channels": 8, "num_key_value_heads": 2}),
-    _family("dbrx", {"vocab_size": VOCAB, "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": CONTEXT, "attn_config": {"clip_qkv": 8.0, "kv_n_heads": 2, "rope_theta": 1e4}, "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2}}),
+    _family(
+        "dbrx",
+        {
+            "vocab_size": VOCAB,
+            "d_model": 32,
+            "n_heads": 4,
+            "n_layers": 2,
+            "max_seq_len": CONTEXT,
+            "attn_config": {"clip_qkv": 8.0, "kv_n_heads": 2, "rope_theta": 1e4},
+            "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
+        },
+    ),
     _family("nanochat", COMMON),
     _family("bitnet", COMMON),
     _family("doge", COMMON),
     _family("llama4_text", {**EXPERTS, "intermediate_size_mlp": 64, "attention_chunk_size": 16}),
-    _family("modernbert-decoder", {**COMMON, "local_attention": 16, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2}),
-    _family("minimax", {**EXPERTS, "layer_types": ["full_attention", "linear_attention"], "block_size": 16}, cached=False, because="cumsum"),
+    _family(
+        "modernbert-decoder", {**COMMON, "local_attention": 16, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2}
+    ),
+    _family(
+        "minimax",
+        {**EXPERTS, "layer_types": ["full_attention", "linear_attention"], "block_size": 16},
+        cached=False,
+        because="cumsum",
+    ),
     _family("mamba", {**COMMON, "state_size": 4}, cached=False, because="conv"),
-    _family("rwkv", {**COMMON, "attention_hidden_size": 32, "context_length": CONTEXT}, cached=False, because="position"),
-    _family("lfm2", {**COMMON, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}, cached=False, because="conv"),
-    _family("recurrent_gemma", {**COMMON, "num_hidden_layers": 3, "attention_window_size": 16, "lru_width": 32}, cached=False, because="conv"),
-)  # fmt: skip
+    _family(
+        "rwkv", {**COMMON, "attention_hidden_size": 32, "context_length": CONTEXT}, cached=False, because="position"
+    ),
+    _family(
+        "lfm2",
+        {**COMMON, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+        cached=False,
+        because="conv",
+    ),
+    _family(
+        "recurrent_gemma",
+        {**COMMON, "num_hidden_layers": 3, "attention_window_size": 16, "lru_width": 32},
+        cached=False,
+        because="conv",
+    ),
+)
 
 
 def families() -> tuple[Family, ...]:
