@@ -81,7 +81,7 @@ def random_source(name: str, config: GPTConfig, weight_spread: float, seed: int)
         skeleton=blank(lambda: GPTDecoder(config)),
         weights=weights,
         tokenizer=None,
-        cache=CacheShape(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim),
+        cache=CacheShape.alike(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim),
         torchscript=False,
         configuration=config.to_dict(),
     )

@@ -49,7 +49,7 @@ def cases_table(_results: Path) -> str:
         skeleton=nn.Identity(),
         weights={},
         tokenizer=Gpt2Tokenizer(),
-        cache=CacheShape(n_layers=config["n_layers"], n_heads=config["n_heads"], head_dim=64),
+        cache=CacheShape.alike(n_layers=config["n_layers"], n_heads=config["n_heads"], head_dim=64),
     )
     needs = {"ids": "", "mask": "a mask", "cache": "a cache"}
     cases = choose_cases(source, ExportConfig())

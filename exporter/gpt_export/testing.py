@@ -27,7 +27,7 @@ from gpt_export.gate.report import ParityReport
 from gpt_export.pipeline.comparison import BASE, validate_artifact
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.revalidate import revalidate, revalidate_file
-from gpt_export.runtime.signature import CacheShape
+from gpt_export.runtime.signature import CacheShape, LayerCache
 from gpt_export.sources.names import context_length_of
 from gpt_export.sources.source import Source, run_once, source_of_module
 
@@ -131,7 +131,7 @@ def _against_module(
     export, model = artifact.manifest.export, artifact.manifest.model
     variants = artifact.manifest.variants
     variant = variants.get(BASE) or next(iter(variants.values()), None)
-    cache = CacheShape(**variant["cache"]) if variant and variant["cache"] else None
+    cache = CacheShape.from_dict(variant["cache"]) if variant and variant["cache"] else None
     source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), cache)
     config = ExportConfig(cases=cases, limits=limits or Limits(**export["limits"]), seed=int(export["seed"]))
     if variant is None or _same_names(variant["weights"], source):
@@ -162,7 +162,12 @@ def _cache_of(path: Path) -> CacheShape | None:
     past = [dims for value in inputs if len(dims := value.type.tensor_type.shape.dim) == 4]
     if not past:
         return None
-    return CacheShape(n_layers=len(past) // 2, n_heads=past[0][1].dim_value, head_dim=past[0][3].dim_value)
+    return CacheShape(
+        tuple(
+            LayerCache(n_heads=key[1].dim_value, key_dim=key[3].dim_value, value_dim=value[3].dim_value)
+            for key, value in zip(past[::2], past[1::2], strict=True)
+        )
+    )
 
 
 def _same_names(layouts: dict[str, dict[str, Any]], source: Source) -> bool:

@@ -88,7 +88,7 @@ def settled(config: ExportConfig, source: Source) -> ExportConfig:
         torchscript = source.torchscript or not config.onnx
     profile = config.profile or ("ort" if fusible(source) else "portable")
     if not fusible(source) and (profile == "ort" or config.precisions != ("fp32",)):
-        what = "no cache" if source.cache is None else f"heads of width {source.cache.head_dim}"
+        what = "no cache" if source.cache is None else f"heads of width {source.cache.layers[0].key_dim}"
         raise ConfigError(
             f"{source.name} is a graph with {what}, and onnxruntime's fused operators (profile ort, and every "
             f"precision but fp32) are for graphs with a cache and a head width that {HEAD_MULTIPLE} divides; "
@@ -99,7 +99,9 @@ def settled(config: ExportConfig, source: Source) -> ExportConfig:
 
 def fusible(source: Source) -> bool:
     """Whether the graph of `source` can be put in onnxruntime's fused operators."""
-    return source.cache is not None and source.cache.head_dim % HEAD_MULTIPLE == 0
+    return source.cache is not None and all(
+        layer.key_dim == layer.value_dim and layer.key_dim % HEAD_MULTIPLE == 0 for layer in source.cache.layers
+    )
 
 
 def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> ir.Model:

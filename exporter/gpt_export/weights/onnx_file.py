@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def write_onnx(
         "minimum_onnxruntime": _minimum_onnxruntime(path, proto),
         "inputs": [spec.to_dict() for spec in signature.inputs],
         "outputs": [spec.to_dict() for spec in signature.outputs],
-        "cache": asdict(cache) if cache else None,
+        "cache": cache.to_dict() if cache else None,
         "weights": {name: layout.to_dict() for name, layout in layouts.items()},
         **(facts or {}),
     }
