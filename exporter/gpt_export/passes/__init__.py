@@ -29,7 +29,7 @@ from gpt_export.passes.portable.gemm_for_tied_head import GemmForTiedHead
 from gpt_export.passes.portable.merge_tied_weights import MergeTiedWeights
 from gpt_export.passes.portable.static_reshapes import StaticReshapes
 from gpt_export.passes.portable.transpose_weights import TransposeWeights
-from gpt_export.passes.quantized_products import QuantizeProducts
+from gpt_export.passes.quantized.quantize_products import QuantizeProducts
 from gpt_export.weights.quantize.schemes import PrecisionPlan
 
 logger = logging.getLogger(__name__)

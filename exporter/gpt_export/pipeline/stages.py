@@ -26,6 +26,8 @@ from gpt_export.graph.script import script, script_cached
 from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.passes import portable_passes, run_passes
 from gpt_export.passes.fused.grouped_attention import HEAD_MULTIPLE
+from gpt_export.passes.quantized.calibration import calibrate
+from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.variants import VARIANT_PATHS, in_profile, write_variant
@@ -34,7 +36,6 @@ from gpt_export.report.page import REPORT_NAME, report_html
 from gpt_export.runtime.signature import example_sizes
 from gpt_export.sources.source import Source
 from gpt_export.targets import write_consumer_files
-from gpt_export.weights.quantize.calibration import calibrate
 from gpt_export.weights.quantize.schemes import PLANS, Precision
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,8 @@ def _write_files(
             calibrated = None
             if precision == "int4" and config.calibration is not None:
                 on_stage("calibrate int4")
-                calibrated = calibrate(source, PLANS[precision], config.calibration)
+                windows = calibration_windows(source, config.calibration)
+                calibrated = calibrate(base, source.weights, windows, PLANS[precision])
             on_stage(f"write {precision}")
             path = folder / VARIANT_PATHS[precision]
             file = write_variant(base, precision, source, config, path, calibrated)
