@@ -24,8 +24,8 @@ from gpt_export.errors import ArtifactError, SourceError
 from gpt_export.gate.foreign.validate import validate_file
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.report import ParityReport
+from gpt_export.gate.settings import GateSettings
 from gpt_export.pipeline.comparison import BASE, validate_artifact
-from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.revalidate import revalidate, revalidate_file
 from gpt_export.runtime.signature import CacheShape, LayerCache
 from gpt_export.sources.names import context_length_of
@@ -73,8 +73,7 @@ def assert_parity(
         named: dict[str, Any] = {
             "against": None if model is None else str(model),
             "config_file": None if config_file is None else Path(config_file),
-            "cases": chosen,
-            "limits": limits,
+            "settings": GateSettings(cases=chosen, limits=limits),
         }
         report = revalidate_file(path, **named) if path.is_file() else revalidate(path, **named)
     if not report.passed:
@@ -126,23 +125,23 @@ def _against_module(
     if path.suffix == ".onnx":
         length = context_length or context_length_of(module)[0]
         source = _source(module, path.stem, int(run_once(module).shape[-1]), length, _cache_of(path))
-        return validate_file(path, source, ExportConfig(cases=cases, limits=limits))
+        return validate_file(path, source, GateSettings(cases=cases, limits=limits))
     artifact = Artifact.open(path)
     export, model = artifact.manifest.export, artifact.manifest.model
     variants = artifact.manifest.variants
     variant = variants.get(BASE) or next(iter(variants.values()), None)
     cache = CacheShape.from_dict(variant["cache"]) if variant and variant["cache"] else None
     source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), cache)
-    config = ExportConfig(cases=cases, limits=limits or Limits(**export["limits"]), seed=int(export["seed"]))
+    settings = GateSettings(cases=cases, limits=limits or Limits(**export["limits"]), seed=int(export["seed"]))
     if variant is None or _same_names(variant["weights"], source):
-        return validate_artifact(artifact, source, config)
+        return validate_artifact(artifact, source, settings)
     artifact.verify()  # another class's names: weights are matched by content, as in anybody's file
     if BASE not in variants:
         raise SourceError(
             f"{path} has {', '.join(variants)} alone, whose weights are found by the names of the checkpoint's own "
             "class; pass the checkpoint, or export fp32 as well"
         )
-    report = validate_file(artifact.variant_path(BASE), source, config)
+    report = validate_file(artifact.variant_path(BASE), source, settings)
     others = ", ".join(name for name in variants if name != BASE)
     note = f"{others} were not compared: the module has other names for its weights; pass the checkpoint for that"
     return dataclasses.replace(report, notes=(*report.notes, note)) if others else report

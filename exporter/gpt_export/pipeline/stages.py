@@ -56,7 +56,7 @@ def export(
     """
     check_output(output, replace=replace)
     config = settled(config, source)
-    cases = choose_cases(source, config)
+    cases = choose_cases(source, config.gate_settings)
     model = build_graph(source, config, on_stage) if config.onnx else None
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
@@ -64,7 +64,7 @@ def export(
         manifest, report = draft.manifest, None
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
-                report = compare_artifact(draft, source, config, Path(scratch), on_stage)
+                report = compare_artifact(draft, source, config.gate_settings, Path(scratch), on_stage)
             if config.gate == "enforce":
                 raise_if_failed(report, "nothing was published", manifest)
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
