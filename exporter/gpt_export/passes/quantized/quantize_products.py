@@ -72,6 +72,7 @@ class QuantizeProducts(InPlacePass):
                 stored[table] = _coded(graph, table, scheme, inputs_first=False)
             for node in nodes:
                 _look_up(graph, node, *stored[table], width, scheme)
+        graph.opset_imports[CONTRIB] = 1
         model.meta[COVERAGE] = round(coverage, 4)
         logger.info("quantised %.1f %% of the weights in products", 100 * coverage)
         return PassResult(model, modified=True)
