@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from gpt_export.errors import ConfigError
 from gpt_export.sources.source import Source
 from gpt_export.weights.quantize.gptq import rounded_for_inputs
+from gpt_export.weights.quantize.parallel import Each, one_thread_a_part
 from gpt_export.weights.quantize.schemes import PrecisionPlan, Scheme
 from gpt_export.weights.quantize.weights import Codes
 
@@ -34,8 +34,8 @@ def calibrate(source: Source, plan: PrecisionPlan, text: str) -> dict[tuple[str,
     """
     windows = _windows(source, text)
     decoder = cast(GPTDecoder, source.reference())
-    with torch.no_grad():
-        return dict(_rounded(decoder, plan, windows, source.first_names()))
+    with torch.no_grad(), one_thread_a_part() as each:
+        return dict(_rounded(decoder, plan, windows, source.first_names(), each))
 
 
 def _windows(source: Source, text: str) -> Tensor:
@@ -56,7 +56,7 @@ def _windows(source: Source, text: str) -> Tensor:
 
 
 def _rounded(
-    decoder: GPTDecoder, plan: PrecisionPlan, windows: Tensor, first_names: dict[str, str]
+    decoder: GPTDecoder, plan: PrecisionPlan, windows: Tensor, first_names: dict[str, str], each: Each
 ) -> Iterator[tuple[tuple[str, ...], Codes]]:
     positions = torch.arange(windows.shape[1]).unsqueeze(0)
     batches = torch.split(windows, _WINDOWS_AT_ONCE)
@@ -65,6 +65,7 @@ def _rounded(
     past = hidden[0].new_zeros((1, decoder.n_heads, 0, decoder.head_dim))
     for index, block in enumerate(decoder.trf_blocks):
 
+        @torch.no_grad()  # which holds for the thread that says so
         def run(x: Tensor, block: Any = block) -> Tensor:
             out: Tensor = block(x, bias, past.expand(len(x), -1, -1, -1), past.expand(len(x), -1, -1, -1))[0]
             return out
@@ -77,18 +78,23 @@ def _rounded(
             (feed_forward[2],),
         )
         for layers in groups:
-            moment = _second_moment(layers[0], run, hidden)
+            moment = _second_moment(layers[0], run, hidden, each)
             names = tuple(f"trf_blocks.{index}.{_name_of(block, layer)}.weight" for layer in layers)
-            yield names, _round_in_place(layers, moment, plan.body(layers[0].in_features))
-        hidden = [run(x) for x in hidden]
+            yield names, _round_in_place(layers, moment, plan.body(layers[0].in_features), each)
+        hidden = list(each(run, hidden))
         decoder.trf_blocks[index] = nn.Identity()  # its rounded copy is not needed any more
         logger.info("rounded block %d of %d", index + 1, len(decoder.trf_blocks))
     width = decoder.out_head.in_features
-    moment = sum((_gram(decoder.final_norm(x)) for x in hidden), torch.zeros(width, width))
+
+    @torch.no_grad()
+    def of_head(x: Tensor) -> Tensor:
+        return _gram(decoder.final_norm(x))
+
+    moment = sum(each(of_head, hidden), torch.zeros(width, width))
     name = first_names.get("out_head.weight", "out_head.weight")
     if name != "out_head.weight":
         moment += _LOOKUP_WEIGHT / (1 - _LOOKUP_WEIGHT) * moment.diagonal().mean() * torch.eye(width)
-    yield (name,), rounded_for_inputs(decoder.out_head.weight, moment, plan.head(width))
+    yield (name,), rounded_for_inputs(decoder.out_head.weight, moment, plan.head(width), each)
 
 
 def _name_of(block: nn.Module, layer: nn.Module) -> str:
@@ -98,23 +104,28 @@ def _name_of(block: nn.Module, layer: nn.Module) -> str:
 class _ReadError(Exception):
     """Ends a pass through a block where its layer's input is known: what lies behind is not needed yet."""
 
+    def __init__(self, read: Tensor) -> None:
+        self.read = read
 
-def _second_moment(layer: nn.Linear, run: Any, hidden: Sequence[Tensor]) -> Tensor:
+
+def _second_moment(layer: nn.Linear, run: Callable[[Tensor], Tensor], hidden: Sequence[Tensor], each: Each) -> Tensor:
     """X^T X of what `layer` reads, float32 (K, K)."""
-    moment = torch.zeros(layer.in_features, layer.in_features)
 
-    def add(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        moment.add_(_gram(inputs[0]))
-        raise _ReadError
+    def stop(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        raise _ReadError(inputs[0])
 
-    handle = layer.register_forward_pre_hook(add)
+    def of_part(x: Tensor) -> Tensor:
+        try:
+            run(x)
+        except _ReadError as stopped:
+            return _gram(stopped.read)
+        raise AssertionError("the block does not run its layer")
+
+    handle = layer.register_forward_pre_hook(stop)
     try:
-        for x in hidden:
-            with contextlib.suppress(_ReadError):
-                run(x)
+        return sum(each(of_part, hidden), torch.zeros(layer.in_features, layer.in_features))
     finally:
         handle.remove()
-    return moment
 
 
 def _gram(x: Tensor) -> Tensor:
@@ -122,10 +133,10 @@ def _gram(x: Tensor) -> Tensor:
     return rows.T @ rows
 
 
-def _round_in_place(layers: Sequence[nn.Linear], moment: Tensor, scheme: Scheme) -> Codes:
+def _round_in_place(layers: Sequence[nn.Linear], moment: Tensor, scheme: Scheme, each: Each) -> Codes:
     """The codes of layers that read one tensor, side by side; the layers go on with the rounded weights."""
     matrix = torch.cat([layer.weight for layer in layers])
-    codes, scales = rounded_for_inputs(matrix, moment, scheme)
+    codes, scales = rounded_for_inputs(matrix, moment, scheme, each)
     restored = (codes * scales.unsqueeze(-1)).reshape(len(matrix), -1)[:, : matrix.shape[1]]
     for layer, part in zip(layers, torch.split(restored, [layer.out_features for layer in layers]), strict=True):
         layer.weight = nn.Parameter(part.clone(), requires_grad=False)
