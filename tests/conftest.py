@@ -27,10 +27,15 @@ from torch import nn
 
 from tests import samples
 from tests.byte_gpt import save_byte_gpt
+from tests.signals import let_children_be_interrupted
 from tests.trained_gpt import HELD_OUT, TEXTS, save_trained_gpt
 
 GPT_EXPORT = str(Path(sys.executable).with_name("gpt-export"))
 """The console script of the environment that runs the tests."""
+
+
+def pytest_configure() -> None:
+    let_children_be_interrupted()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,8 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+
+from gpt_export.artifact.machine import available_cores
 
 LEAST_BYTES, MOST_BYTES = 2**29, 2**31
 CACHES = 4
@@ -51,11 +52,6 @@ def measure_bandwidth(threads: int | None = None, size_bytes: int | None = None)
         "threads": threads,
         "array_mb": round(array.nbytes / 1e6),
     }
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def largest_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:

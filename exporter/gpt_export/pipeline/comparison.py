@@ -14,6 +14,7 @@ from gpt_export.gate.case import Need
 from gpt_export.gate.cases import choose_cases
 from gpt_export.gate.codes_check import check_codes
 from gpt_export.gate.determinism import random_nodes, wrong_defaults
+from gpt_export.gate.measured_on import measured_on
 from gpt_export.gate.report import ParityReport, WeightsResult
 from gpt_export.gate.runs import Run, feed_graph, run_of_module, run_of_session
 from gpt_export.gate.settings import GateSettings
@@ -107,6 +108,7 @@ def compare_artifact(
         notes=(*source.notes, *_unlisted(source, listed), *found.notes),
         opened=found.opened,
         quantized={name: result.to_dict() for name, result in quantized.items() if result.matrices},
+        measured_on=measured_on(),
     )
     if BASE not in variants:
         return report

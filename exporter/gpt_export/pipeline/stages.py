@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from gpt_export.progress import OnStage, ignore
 from gpt_export.report.page import REPORT_NAME, report_html
 from gpt_export.runtime.signature import example_sizes
 from gpt_export.sources.source import Source
-from gpt_export.targets import write_consumer_files
+from gpt_export.targets import READERS, write_consumer_files
 from gpt_export.weights.quantize.schemes import PLANS, Precision
 
 logger = logging.getLogger(__name__)
@@ -60,20 +60,22 @@ def export(
     model = build_graph(source, config, on_stage) if config.onnx else None
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
-        draft = Artifact(staged.folder, _write_manifest(staged.folder, source, config, written, parity=None))
-        manifest, report = draft.manifest, None
+        draft = Artifact(staged.folder, _write_manifest(staged.folder, source, config, written))
+        write_consumer_files(staged.folder, draft.manifest)
+        model_files = _files(staged.folder)  # what comes from here on tells what was measured
+        report, parity = None, None
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
                 report = compare_artifact(draft, source, config.gate_settings, Path(scratch), on_stage)
             if config.gate == "enforce":
-                raise_if_failed(report, "nothing was published", manifest)
+                raise_if_failed(report, "nothing was published", draft.manifest)
+            parity = report.summary()
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
-            manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
-        write_consumer_files(staged.folder, manifest)
-        manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
+        write_consumer_files(staged.folder, dataclasses.replace(draft.manifest, parity=parity), READERS)
+        manifest = _write_manifest(staged.folder, source, config, written, parity, model_files)
         if report is not None:  # the page lists every other file
             (staged.folder / REPORT_NAME).write_text(report_html(report, manifest), encoding="utf-8")
-            manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
+            manifest = _write_manifest(staged.folder, source, config, written, parity, model_files)
         on_stage("publish")
         return Artifact(staged.publish(), manifest)
 
@@ -168,9 +170,14 @@ def _write_files(
 
 
 def _write_manifest(
-    folder: Path, source: Source, config: ExportConfig, written: _Written, parity: Mapping[str, Any] | None
+    folder: Path,
+    source: Source,
+    config: ExportConfig,
+    written: _Written,
+    parity: Mapping[str, Any] | None = None,
+    model_files: Collection[Path] | None = None,
 ) -> Manifest:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    paths = _files(folder)
     manifest = Manifest(
         name=source.name,
         source=source.record,
@@ -192,9 +199,15 @@ def _write_manifest(
             }
             for path in paths
         },
+        measured=[path.relative_to(folder).as_posix() for path in paths if path not in (model_files or paths)],
     )
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file of the staging folder but the manifest."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
 
 
 def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:

@@ -15,6 +15,7 @@ from gpt_export.gate.cases import choose_cases, grid_case
 from gpt_export.gate.determinism import random_nodes
 from gpt_export.gate.foreign.signature import feed_of, match_roles, row_by_row, run_of_roles, takes
 from gpt_export.gate.foreign.weights import altered_weights, match_weights
+from gpt_export.gate.measured_on import measured_on
 from gpt_export.gate.report import ParityReport
 from gpt_export.gate.runs import Run
 from gpt_export.gate.settings import GateSettings
@@ -76,6 +77,7 @@ def validate_file(path: Path, source: Source, settings: GateSettings, *, on_stag
         faults=(*altered_weights(path, source.weights, sources), *random_nodes(path)),
         notes=(*source.notes, *notes, *found, *compared.notes),
         opened=compared.opened,
+        measured_on=measured_on(),
     )
     on_stage("trace layers")
     return with_layers(report, source, path, sources, taken, feed_of(roles))
