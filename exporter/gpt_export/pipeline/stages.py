@@ -60,20 +60,21 @@ def export(
     model = build_graph(source, config, on_stage) if config.onnx else None
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
-        draft = Artifact(staged.folder, _write_manifest(staged.folder, source, config, written, parity=None))
+        draft = Artifact(staged.folder, _manifest(staged.folder, source, config, written, parity=None))
         manifest, report = draft.manifest, None
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
-                report = compare_artifact(draft, source, config.gate_settings, Path(scratch), on_stage)
+                report = compare_artifact(draft, source, config.gate_settings, cases, Path(scratch), on_stage)
             if config.gate == "enforce":
                 raise_if_failed(report, "nothing was published", manifest)
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
-            manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
+            manifest = _manifest(staged.folder, source, config, written, parity=report.summary())
         write_consumer_files(staged.folder, manifest)
-        manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
+        manifest = _manifest(staged.folder, source, config, written, parity=manifest.parity)
         if report is not None:  # the page lists every other file
             (staged.folder / REPORT_NAME).write_text(report_html(report, manifest), encoding="utf-8")
-            manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
+            manifest = _manifest(staged.folder, source, config, written, parity=manifest.parity)
+        (staged.folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         on_stage("publish")
         return Artifact(staged.publish(), manifest)
 
@@ -171,11 +172,11 @@ def _calibrated(source: Source, plan: PrecisionPlan, text: str) -> dict[tuple[st
     return calibrate(source.reference(), plan, windows, source.first_names())
 
 
-def _write_manifest(
+def _manifest(
     folder: Path, source: Source, config: ExportConfig, written: _Written, parity: Mapping[str, Any] | None
 ) -> Manifest:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
-    manifest = Manifest(
+    return Manifest(
         name=source.name,
         source=source.record,
         export=config.to_dict(),
@@ -197,8 +198,6 @@ def _write_manifest(
             for path in paths
         },
     )
-    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
 
 
 def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:
