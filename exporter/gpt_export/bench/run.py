@@ -66,18 +66,20 @@ def benchmark(
         entry = artifact.manifest.variants[variant]
         values["profile"] = entry.get("profile", "portable")
         values["roofline"] = roofline(values, bytes_per_token(paths[variant]), _cache_bytes(entry, planned), bandwidth)
-    uncached = [variant for variant in chosen if not artifact.manifest.variants[variant]["cache"]]
     return {
         "artifact": artifact.manifest.name,
         "bandwidth": bandwidth,
         "machine": machine(),
-        "notes": [
-            *planned.notes,
-            *(f"{variant} has no cache: every step runs all tokens again" for variant in uncached),
-        ],
+        "notes": [*planned.notes, *_uncached(artifact, chosen)],
         "plan": planned.to_dict(),
         "variants": found,
     }
+
+
+def _uncached(artifact: Artifact, variants: Sequence[str]) -> list[str]:
+    """A note on each variant whose steps run all tokens again."""
+    uncached = [variant for variant in variants if not artifact.manifest.variants[variant]["cache"]]
+    return [f"{variant} has no cache: every step runs all tokens again" for variant in uncached]
 
 
 def roofline(values: dict[str, Any], weights_bytes: int, cache_bytes: int, bandwidth: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +62,25 @@ def publish(
         target = output or ARTIFACTS / f"{found.name}{suffix}"
         if html:
             refuse_inside(html, target)
-        try:
+        with _refusal_shown(html, found.name):
             artifact = export(found, config, target, replace=force, on_stage=on_stage)
-        except ParityError as error:
-            if html and isinstance(error.report, ParityReport):
-                manifest = error.manifest if isinstance(error.manifest, Manifest) else None
-                write_page(html, report_html(error.report, manifest, name=found.name))
-            raise
     if html:
         write_page(html, (artifact.folder / REPORT_NAME).read_text(encoding="utf-8"))
     echo_result(
         {"artifact": str(artifact.folder), "manifest": artifact.manifest.to_dict()}, summary(artifact, output or target)
     )
+
+
+@contextlib.contextmanager
+def _refusal_shown(html: Path | None, name: str) -> Iterator[None]:
+    """Writes the page of a comparison that fails inside, for which nothing is published; the error goes on."""
+    try:
+        yield
+    except ParityError as error:
+        if html and isinstance(error.report, ParityReport):
+            manifest = error.manifest if isinstance(error.manifest, Manifest) else None
+            write_page(html, report_html(error.report, manifest, name=name))
+        raise
 
 
 def summary(artifact: Artifact, shown: Path) -> str:

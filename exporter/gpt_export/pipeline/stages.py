@@ -60,22 +60,23 @@ def export(
     model = build_graph(source, config, on_stage) if config.onnx else None
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
-        draft = Artifact(staged.folder, _write_manifest(staged.folder, source, config, written))
+        draft = Artifact(staged.folder, _manifest(staged.folder, source, config, written))
         write_consumer_files(staged.folder, draft.manifest)
         model_files = _files(staged.folder)  # what comes from here on tells what was measured
         report, parity = None, None
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
-                report = compare_artifact(draft, source, config.gate_settings, Path(scratch), on_stage)
+                report = compare_artifact(draft, source, config.gate_settings, cases, Path(scratch), on_stage)
             if config.gate == "enforce":
                 raise_if_failed(report, "nothing was published", draft.manifest)
             parity = report.summary()
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
         write_consumer_files(staged.folder, dataclasses.replace(draft.manifest, parity=parity), READERS)
-        manifest = _write_manifest(staged.folder, source, config, written, parity, model_files)
+        manifest = _manifest(staged.folder, source, config, written, parity, model_files)
         if report is not None:  # the page lists every other file
             (staged.folder / REPORT_NAME).write_text(report_html(report, manifest), encoding="utf-8")
-            manifest = _write_manifest(staged.folder, source, config, written, parity, model_files)
+            manifest = _manifest(staged.folder, source, config, written, parity, model_files)
+        (staged.folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         on_stage("publish")
         return Artifact(staged.publish(), manifest)
 
@@ -169,7 +170,7 @@ def _write_files(
     return _Written(variants, hashes)
 
 
-def _write_manifest(
+def _manifest(
     folder: Path,
     source: Source,
     config: ExportConfig,
@@ -178,7 +179,7 @@ def _write_manifest(
     model_files: Collection[Path] | None = None,
 ) -> Manifest:
     paths = _files(folder)
-    manifest = Manifest(
+    return Manifest(
         name=source.name,
         source=source.record,
         export=config.to_dict(),
@@ -201,8 +202,6 @@ def _write_manifest(
         },
         measured=[path.relative_to(folder).as_posix() for path in paths if path not in (model_files or paths)],
     )
-    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
 
 
 def _files(folder: Path) -> list[Path]:
