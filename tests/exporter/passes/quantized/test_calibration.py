@@ -11,11 +11,12 @@ import pytest
 import torch
 from gpt_export.errors import ConfigError
 from gpt_export.gate.limits import LIMITS
-from gpt_export.pipeline import stages
+from gpt_export.passes.quantized.calibration import calibrate
+from gpt_export.pipeline import calibration_text, stages
+from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.variants import in_profile
 from gpt_export.sources.source import Source
-from gpt_export.weights.quantize import calibration
-from gpt_export.weights.quantize.calibration import calibrate, calibration_windows
 from gpt_export.weights.quantize.rounding import to_nearest
 from gpt_export.weights.quantize.schemes import PLANS
 from gpt_export.weights.quantize.weights import Codes
@@ -29,17 +30,15 @@ from tests.trained_gpt import CALIBRATION, CONFIG, HELD_OUT, TEXTS, language
 PLAN = PLANS["int4"]
 
 
-def windows_of(source: Source, text: str = CALIBRATION) -> torch.Tensor:
-    return calibration_windows(source.name, source.tokenizer, source.context_length, text)
-
-
-def codes_of(source: Source) -> Mapping[tuple[str, ...], Codes]:
-    return calibrate(source.reference(), PLAN, windows_of(source), source.first_names())
-
-
 @pytest.fixture(scope="module")
 def calibrated(trained_source: Source) -> Mapping[tuple[str, ...], Codes]:
     return codes_of(trained_source)
+
+
+def codes_of(source: Source) -> Mapping[tuple[str, ...], Codes]:
+    config = stages.settled(ExportConfig(precisions=("int4",)), source)
+    base = in_profile(stages.build_graph(source, config), source, config)
+    return calibrate(base, source.weights, calibration_windows(source, CALIBRATION), PLAN)
 
 
 def perplexity(source: Source, codes: Mapping[tuple[str, ...], Codes]) -> float:
@@ -93,8 +92,8 @@ def test_the_source_stays_as_it_was_and_the_same_comes_out_again(
 
 
 def test_no_more_is_read_than_promised(trained_source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "MOST_TOKENS", 4 * CONFIG.context_length)
-    windows = windows_of(trained_source)
+    monkeypatch.setattr(calibration_text, "MOST_TOKENS", 4 * CONFIG.context_length)
+    windows = calibration_text.calibration_windows(trained_source, CALIBRATION)
     assert windows.shape == (4, CONFIG.context_length)
     data = CALIBRATION.encode()
     assert bytes(windows[0].tolist()) == data[: CONFIG.context_length]  # from the first to the last of it
@@ -103,12 +102,12 @@ def test_no_more_is_read_than_promised(trained_source: Source, monkeypatch: pyte
 
 def test_a_model_without_a_tokenizer_cannot_be_calibrated(trained_source: Source) -> None:
     with pytest.raises(ConfigError, match="has no tokenizer, so no text can calibrate it; leave --calibration out"):
-        windows_of(dataclasses.replace(trained_source, tokenizer=None))
+        calibration_windows(dataclasses.replace(trained_source, tokenizer=None), CALIBRATION)
 
 
 def test_a_short_text_is_refused(trained_source: Source) -> None:
     with pytest.raises(ConfigError, match="has 700 tokens, at least 1024 are needed"):
-        windows_of(trained_source, CALIBRATION[:700])
+        calibration_windows(trained_source, CALIBRATION[:700])
 
 
 def test_a_calibrated_export_passes_its_gate_and_records_its_text(trained_source: Source, tmp_path: Path) -> None:
