@@ -14,8 +14,11 @@ CONSUMERS := .consumers
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
 
+# Files of tests are shared out between two processes, which share what they export (tests/sharing.py).
+JOBS ?= 2
+
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

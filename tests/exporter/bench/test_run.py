@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpt_export.bench import memory, run
+from gpt_export.bench import run
 from gpt_export.bench.bandwidth import largest_cache_bytes, measure_bandwidth
 from gpt_export.bench.bytes_read import bytes_per_token
 from gpt_export.bench.plan import BenchConfig
