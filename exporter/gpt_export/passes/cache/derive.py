@@ -13,6 +13,7 @@ import onnx_ir as ir
 from gpt_export.passes.cache.cuts import Attention, Pair, find_attentions, pair_up
 from gpt_export.passes.cache.emission import Emitter
 from gpt_export.passes.cache.interpreter import Meaning, interpret
+from gpt_export.passes.cache.normal_form import normalise
 from gpt_export.passes.cache.refusal import CacheRefusal
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | N
         CacheRefusal: the graph mixes positions in a way that the pass does not know; the message names the operator.
     """
     model = model.clone()
+    normalise(model)
     meaning = interpret(model.graph, weights or {}, model.graph.opset_imports[""])
     attentions = find_attentions(meaning, model.graph)
     if not attentions:
