@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from gpt_export.passes.cache.checks import check_attention, check_tables, position_uses
 from gpt_export.passes.cache.cuts import Attention, Pair, find_attentions, pair_up
 from gpt_export.passes.cache.emission import Emitter
 from gpt_export.passes.cache.interpreter import Meaning, interpret
@@ -35,6 +36,8 @@ class DerivedCache:
 
     model: ir.Model
     layers: tuple[LayerCache, ...]
+    longest: int | None
+    """The length up to which the cached graph is the plain one; None where nothing was found to change."""
 
 
 def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | None = None) -> DerivedCache:
@@ -53,6 +56,10 @@ def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | N
     attentions = find_attentions(meaning, model.graph)
     if not attentions:
         raise CacheRefusal("no cache is derived, because no operator of the graph looks at other positions")
+    uses = position_uses(meaning)
+    limit = check_tables(meaning, uses)
+    for attention in attentions:
+        check_attention(meaning, attention, uses)
     pairs = pair_up(attentions)
     inputs, outputs, nodes = Emitter(model.graph, meaning, attentions, pairs).run()
     graph = ir.Graph(
@@ -66,4 +73,4 @@ def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | N
     derived = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
     layers = tuple(LayerCache(pair.n_heads, pair.key_width, pair.value_width) for pair in pairs)
     logger.info("derived a cache of %d layers, %d nodes to %d", len(layers), len(model.graph), len(graph))
-    return DerivedCache(model=derived, layers=layers)
+    return DerivedCache(model=derived, layers=layers, longest=limit)

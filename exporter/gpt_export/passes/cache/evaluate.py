@@ -22,6 +22,7 @@ from gpt_export.passes.cache.refusal import refuse
 from gpt_export.weights.layout import layout_of
 
 Array = np.ndarray[Any, Any]
+_LONG = 64
 
 
 class Evaluator:
@@ -64,6 +65,11 @@ class Evaluator:
             self._compute(top, sizes, known, given)
             stack.pop()
         return given[value] if given is not None and value in given else known[value]
+
+    def forget_large(self, sizes: Sizes) -> None:
+        """Lets arrays of long texts go."""
+        if sizes.length > _LONG:
+            self._known.pop(sizes, None)
 
     def _missing(
         self, value: ir.Value, known: Mapping[ir.Value, Array], given: Mapping[ir.Value, Array] | None
