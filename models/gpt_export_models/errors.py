@@ -25,3 +25,9 @@ class TextError(GptExportError, ValueError):
 
 class CheckpointError(GptExportError):
     """A checkpoint that cannot be read, is not of a known family, or does not fit its configuration."""
+
+
+class UnstatedError(CheckpointError):
+    """A checkpoint that leaves open what makes it one model or another, and that only its user can say."""
+
+    exit_code = 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from gpt_export_models.tokenizer import pad
 from numpy.typing import NDArray
@@ -43,7 +45,10 @@ def choose_cases(source: Source, config: ExportConfig) -> tuple[Case, ...]:
         cases += cache_cases(source.context_length, source.vocab_size, seed=config.seed)
     spent = sum(case.positions for case in cases)
     grid = grid_cases(source.context_length, source.vocab_size, full=config.full, seed=config.seed, spent=spent)
-    return select((*cases, *grid), config.cases)
+    chosen = select((*cases, *grid), config.cases)
+    if source.answers.positions == "all":
+        return chosen
+    return tuple(replace(case, by_prefix=True) for case in chosen)
 
 
 def select(cases: tuple[Case, ...], names: tuple[str, ...]) -> tuple[Case, ...]:

@@ -11,8 +11,8 @@ from gpt_export.errors import SourceError
 from gpt_export.gate.foreign.validate import validate_file
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.report import ParityReport
-from gpt_export.pipeline.comparison import validate_artifact
 from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.strangers import validate_against
 from gpt_export.progress import OnStage, ignore
 from gpt_export.sources.names import known_names, read_source
 
@@ -22,6 +22,8 @@ def revalidate(
     *,
     against: str | None = None,
     config_file: Path | None = None,
+    heads: int | None = None,
+    weights: Path | None = None,
     texts: tuple[str, ...] | None = None,
     corpus: str | None = None,
     cases: tuple[str, ...] = ("default",),
@@ -51,7 +53,12 @@ def revalidate(
     recorded = None if export["texts"] is None else tuple(export["texts"])
     on_stage("read the source")
     source = read_source(
-        name, seed=int(record.get("seed", export["seed"])), config_file=config_file, cached=_cached(manifest)
+        name,
+        seed=int(record.get("seed", export["seed"])),
+        config_file=config_file,
+        heads=heads,
+        weights=weights,
+        cached=_cached(manifest),
     )
     config = ExportConfig(
         opset=export["opset"],
@@ -63,7 +70,7 @@ def revalidate(
         variant_top1=variant_top1,
         seed=int(export["seed"]),
     )
-    return validate_artifact(artifact, source, config, on_stage=on_stage)
+    return validate_against(artifact, source, config, on_stage=on_stage)
 
 
 def revalidate_file(
@@ -71,6 +78,8 @@ def revalidate_file(
     *,
     against: str | None,
     config_file: Path | None = None,
+    heads: int | None = None,
+    weights: Path | None = None,
     texts: tuple[str, ...] | None = None,
     corpus: str | None = None,
     cases: tuple[str, ...] = ("default",),
@@ -86,7 +95,7 @@ def revalidate_file(
     if against is None:
         raise SourceError(f"{path} does not say what it was made from; name the source with --against")
     on_stage("read the source")
-    source = read_source(against, config_file=config_file)
+    source = read_source(against, config_file=config_file, heads=heads, weights=weights)
     config = ExportConfig(texts=texts, corpus=corpus, cases=cases, limits=limits)
     return validate_file(path, source, config, on_stage=on_stage)
 

@@ -63,12 +63,14 @@ def recognises(values: Mapping[str, Any]) -> bool:
     return any(_KEY.fullmatch(name) for name in values)
 
 
-def reads(stored: Stored, config_file: Path | None) -> Checkpoint:
+def reads(stored: Stored, config_file: Path | None, heads: int | None = None) -> Checkpoint:
     """GPT-2 by the config.json beside its weights, or by the one that was given.
 
     Raises:
         CheckpointError: the configuration is lacking or asks for what is not implemented, or tensors do not fit it.
     """
+    if heads is not None:
+        raise CheckpointError(f"{stored.path} says its head count (config.json); leave --heads out")
     where = stored.folder / "config.json" if config_file is None else config_file
     if config_file is None and not where.exists():
         raise CheckpointError(

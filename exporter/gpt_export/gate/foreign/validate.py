@@ -63,6 +63,8 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
             taken,
             Path(scratch),
             on_stage,
+            head=source.answers,
+            vocab_size=source.vocab_size,
             describe=source.describe_token,
             let_go=source.let_go,
         )
@@ -71,6 +73,7 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
         weights=None,
         noise=compared.noise,
         limits=config.allowed,
+        reference_faults=compared.faults,
         faults=(*altered_weights(path, source.weights, sources), *random_nodes(path)),
         notes=(*source.notes, *notes, *found, *compared.notes),
         opened=compared.opened,
