@@ -24,10 +24,10 @@ from gpt_export.errors import ArtifactError
 from gpt_export.gate.foreign.validate import validate_file
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.report import ParityReport
-from gpt_export.pipeline.config import ExportConfig
+from gpt_export.gate.settings import GateSettings
 from gpt_export.pipeline.revalidate import revalidate, revalidate_file
 from gpt_export.pipeline.strangers import validate_against
-from gpt_export.runtime.signature import CacheShape
+from gpt_export.runtime.signature import CacheShape, LayerCache
 from gpt_export.sources.source import Source, source_of_module
 
 SHOWN_FAILURES = 5
@@ -72,8 +72,7 @@ def assert_parity(
         named: dict[str, Any] = {
             "against": None if model is None else str(model),
             "config_file": None if config_file is None else Path(config_file),
-            "cases": chosen,
-            "limits": limits,
+            "settings": GateSettings(cases=chosen, limits=limits),
         }
         report = revalidate_file(path, **named) if path.is_file() else revalidate(path, **named)
     if not report.passed:
@@ -124,12 +123,12 @@ def _against_module(
 ) -> ParityReport:
     if path.suffix == ".onnx":
         source = _source(module, path.stem, None, context_length, _cache_of(path))
-        return validate_file(path, source, ExportConfig(cases=cases, limits=limits))
+        return validate_file(path, source, GateSettings(cases=cases, limits=limits))
     artifact = Artifact.open(path)
     export, model = artifact.manifest.export, artifact.manifest.model
     source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), None)
-    config = ExportConfig(cases=cases, limits=limits or Limits(**export["limits"]), seed=int(export["seed"]))
-    return validate_against(artifact, source, config)
+    settings = GateSettings(cases=cases, limits=limits or Limits(**export["limits"]), seed=int(export["seed"]))
+    return validate_against(artifact, source, settings)
 
 
 def _source(
@@ -148,7 +147,12 @@ def _cache_of(path: Path) -> CacheShape | None:
     past = [dims for value in inputs if len(dims := value.type.tensor_type.shape.dim) == 4]
     if not past:
         return None
-    return CacheShape(n_layers=len(past) // 2, n_heads=past[0][1].dim_value, head_dim=past[0][3].dim_value)
+    return CacheShape(
+        tuple(
+            LayerCache(n_heads=key[1].dim_value, key_dim=key[3].dim_value, value_dim=value[3].dim_value)
+            for key, value in zip(past[::2], past[1::2], strict=True)
+        )
+    )
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ def validate(
     from gpt_export.artifact.manifest import read_manifest
     from gpt_export.cli.display import progress  # torch is slow to import; --help must stay instant
     from gpt_export.cli.report_text import print_report
+    from gpt_export.gate.settings import GateSettings
     from gpt_export.pipeline.comparison import raise_if_failed
     from gpt_export.pipeline.revalidate import revalidate, revalidate_file
     from gpt_export.report.page import report_html
@@ -50,18 +51,16 @@ def validate(
     with progress() as on_stage:
         is_file = artifact.is_file() or (artifact.suffix == ".onnx" and not artifact.is_dir())
         compare = revalidate_file if is_file else revalidate
-        settings = comparison(**options)
-        if is_file:  # one file has no variants
-            del settings["variant_kl"], settings["variant_top1"]
+        settings = GateSettings(**comparison(**options))
         with redirect_stdout(sys.stderr):  # what the user's code prints is no result of ours
             report = compare(
                 artifact,
+                settings,
                 against=against,
                 config_file=config_file,
                 heads=heads,
                 weights=weights,
                 on_stage=on_stage,
-                **settings,
             )
     if html:
         manifest = None if is_file else read_manifest(artifact)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from gpt_export.errors import ConfigError
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.lint.finding import Finding, Location, Severity
-from gpt_export.lint.model import LintModel
 from gpt_export.lint.settings import LintSettings
 
 
@@ -37,7 +36,7 @@ class Rule:
         )
 
 
-Check = Callable[[LintModel, LintSettings], Iterable[Finding]]
+Check = Callable[[OnnxModel, LintSettings], Iterable[Finding]]
 """Looks at one model and yields what is wrong with it."""
 
 _RULES: dict[str, Rule] = {}
@@ -56,26 +55,12 @@ def rule(code: str, severity: Severity, summary: str, remedy: str, *, consumer: 
     return made
 
 
-def rules() -> tuple[Rule, ...]:
-    """Every registered rule, by code."""
-    import gpt_export.lint.rules  # noqa: F401  # registers them
-
+def registered() -> tuple[Rule, ...]:
+    """The rules of the files that were imported so far, by code; all of them are `gpt_export.lint.rules.rules`."""
     return tuple(_RULES[code] for code in sorted(_RULES))
 
 
-def check_codes(codes: Iterable[str]) -> None:
-    """Refuses codes that no rule has.
-
-    Raises:
-        ConfigError: naming the first unknown code and all known ones.
-    """
-    known = [each.code for each in rules()]
-    for code in codes:
-        if code not in known:
-            raise ConfigError(f"{code!r} is no code of a rule; known are {', '.join(known)}")
-
-
-def applied(check: Check, model: LintModel, settings: LintSettings) -> Iterator[Finding]:
+def applied(check: Check, model: OnnxModel, settings: LintSettings) -> Iterator[Finding]:
     """The findings of `check` that the settings want, errors of contracts that do not apply made notes."""
     for finding in check(model, settings):
         if finding.code in settings.ignore or not settings.counts(finding.consumer):

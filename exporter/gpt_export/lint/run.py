@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt_export.artifact.manifest import MANIFEST_NAME
+from gpt_export.artifact.minimum_release import minimum_release
+from gpt_export.artifact.onnx_model import read_model
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError
-from gpt_export.lint.model import read_model
-from gpt_export.lint.registry import applied, check_codes
+from gpt_export.lint.registry import applied
 from gpt_export.lint.report import FileReport, LintReport
-from gpt_export.lint.rules import CHECKS
-from gpt_export.lint.rules.versions import minimum_release
+from gpt_export.lint.rules import CHECKS, check_codes
 from gpt_export.lint.settings import LintSettings
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import quote
 
 from gpt_export.lint.finding import Finding
-from gpt_export.lint.registry import Rule, rules
+from gpt_export.lint.registry import Rule
 from gpt_export.lint.report import LintReport
+from gpt_export.lint.rules import rules
 from gpt_export.version import __version__
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

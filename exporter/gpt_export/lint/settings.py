@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpt_export.artifact.releases import RELEASES, Release, release_named
 from gpt_export.errors import ConfigError
-from gpt_export.lint.releases import RELEASES, Release, release_named
 
 OPTIMUM = "optimum"
 TRANSFORMERS_JS = "transformers.js"

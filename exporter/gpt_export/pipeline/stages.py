@@ -34,8 +34,9 @@ from gpt_export.report.page import REPORT_NAME, report_html
 from gpt_export.runtime.signature import example_sizes
 from gpt_export.sources.source import Source
 from gpt_export.targets import write_consumer_files
-from gpt_export.weights.quantize.calibration import calibrate
-from gpt_export.weights.quantize.schemes import PLANS, Precision
+from gpt_export.weights.quantize.calibration import calibrate, calibration_windows
+from gpt_export.weights.quantize.schemes import PLANS, Precision, PrecisionPlan
+from gpt_export.weights.quantize.weights import Codes
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def export(
     """
     check_output(output, replace=replace)
     config = settled(config, source)
-    cases = choose_cases(source, config)
+    cases = choose_cases(source, config.gate_settings)
     model = build_graph(source, config, on_stage) if config.onnx else None
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
@@ -63,7 +64,7 @@ def export(
         manifest, report = draft.manifest, None
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
-                report = compare_artifact(draft, source, config, Path(scratch), on_stage)
+                report = compare_artifact(draft, source, config.gate_settings, Path(scratch), on_stage)
             if config.gate == "enforce":
                 raise_if_failed(report, "nothing was published", manifest)
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
@@ -88,7 +89,7 @@ def settled(config: ExportConfig, source: Source) -> ExportConfig:
         torchscript = source.torchscript or not config.onnx
     profile = config.profile or ("ort" if fusible(source) else "portable")
     if not fusible(source) and (profile == "ort" or config.precisions != ("fp32",)):
-        what = "no cache" if source.cache is None else f"heads of width {source.cache.head_dim}"
+        what = "no cache" if source.cache is None else f"heads of width {source.cache.layers[0].key_dim}"
         raise ConfigError(
             f"{source.name} is a graph with {what}, and onnxruntime's fused operators (profile ort, and every "
             f"precision but fp32) are for graphs with a cache and a head width that {HEAD_MULTIPLE} divides; "
@@ -99,7 +100,9 @@ def settled(config: ExportConfig, source: Source) -> ExportConfig:
 
 def fusible(source: Source) -> bool:
     """Whether the graph of `source` can be put in onnxruntime's fused operators."""
-    return source.cache is not None and source.cache.head_dim % HEAD_MULTIPLE == 0
+    return source.cache is not None and all(
+        layer.key_dim == layer.value_dim and layer.key_dim % HEAD_MULTIPLE == 0 for layer in source.cache.layers
+    )
 
 
 def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> ir.Model:
@@ -150,7 +153,7 @@ def _write_files(
             calibrated = None
             if precision == "int4" and config.calibration is not None:
                 on_stage("calibrate int4")
-                calibrated = calibrate(source, PLANS[precision], config.calibration)
+                calibrated = _calibrated(source, PLANS[precision], config.calibration)
             on_stage(f"write {precision}")
             path = folder / VARIANT_PATHS[precision]
             file = write_variant(base, precision, source, config, path, calibrated)
@@ -161,6 +164,11 @@ def _write_files(
         (folder / TORCHSCRIPT_PATH).parent.mkdir()
         hashes[folder / TORCHSCRIPT_PATH] = torchscript.save(script(source.reference()), folder / TORCHSCRIPT_PATH)
     return _Written(variants, hashes)
+
+
+def _calibrated(source: Source, plan: PrecisionPlan, text: str) -> dict[tuple[str, ...], Codes]:
+    windows = calibration_windows(source.name, source.tokenizer, source.context_length, text)
+    return calibrate(source.reference(), plan, windows, source.first_names())
 
 
 def _write_manifest(

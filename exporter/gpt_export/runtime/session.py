@@ -35,7 +35,7 @@ class Session:
         """What the graph says of its ids: scores of tokens or classes, and for which positions."""
         self._variant = manifest.variants[variant]
         cache = self._variant["cache"]
-        self.cache = CacheShape(**cache) if cache else None
+        self.cache = CacheShape.from_dict(cache) if cache else None
         """The shape of the key-value cache, None for a graph without one."""
         self._session = session
 
@@ -187,7 +187,7 @@ def open_decoding(
     """The decoding of a new batch that fits the graph of `variant`, an entry of a manifest's variants."""
     if not variant["cache"]:
         return RecomputedDecoding(session, batch, output)
-    cache = CacheShape(**variant["cache"])
+    cache = CacheShape.from_dict(variant["cache"])
     dtype = np.dtype(str(variant.get("cache_dtype", "float32")))
     if variant.get("shared_cache") and session.get_providers()[0] == "CPUExecutionProvider":
         return SharedDecoding(session, cache, batch, context_length, dtype)

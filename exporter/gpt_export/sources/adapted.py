@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from gpt_export_models.blank import without_weights
 from torch import Tensor, nn
 
 from gpt_export.errors import SourceError
-from gpt_export.graph.script import without_weights
 from gpt_export.runtime.signature import Head
 from gpt_export.sources.lookups import IdLookups
 from gpt_export.sources.outputs import WIDENED, Found, find_scores, returning

@@ -15,7 +15,7 @@ from gpt_export.errors import ArtifactError, ConfigError
 from gpt_export.lint import tensors
 from gpt_export.lint.docs_table import BEGIN, END, table, with_table
 from gpt_export.lint.finding import Severity
-from gpt_export.lint.registry import check_codes, rules
+from gpt_export.lint.rules import check_codes, rules
 from gpt_export.lint.run import lint_path
 from gpt_export.lint.sarif import relative_uri, to_sarif
 from gpt_export.lint.settings import LintSettings

@@ -7,7 +7,8 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 from gpt_export.lint.finding import Severity
-from gpt_export.lint.registry import rule, rules
+from gpt_export.lint.registry import rule
+from gpt_export.lint.rules import rules
 from gpt_export.lint.settings import CONSUMERS
 
 from tests.exporter.lint.faults import FAULTS, NEAR_MISSES, Planted

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from gpt_export.artifact.minimum_release import minimum_release
+from gpt_export.artifact.onnx_model import read_model
+from gpt_export.artifact.releases import CONTRIB_OPERATORS, RELEASES, release_named
 from gpt_export.errors import ConfigError
-from gpt_export.lint.model import read_model
-from gpt_export.lint.releases import CONTRIB_OPERATORS, RELEASES, release_named
-from gpt_export.lint.rules.versions import minimum_release
 from gpt_export.lint.settings import LintSettings
 from onnx import ModelProto, helper
 

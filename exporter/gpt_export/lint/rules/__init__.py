@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from gpt_export.lint.registry import Check
+from collections.abc import Iterable
+
+from gpt_export.errors import ConfigError
+from gpt_export.lint.registry import Check, Rule, registered
 from gpt_export.lint.rules.dead_parts import dead_parts
 from gpt_export.lint.rules.duplicate_weights import duplicate_weights
 from gpt_export.lint.rules.external_data import external_data
@@ -38,3 +41,20 @@ CHECKS: tuple[Check, ...] = (
     values,
     transposed_weights,
 )
+
+
+def rules() -> tuple[Rule, ...]:
+    """Every rule, by code."""
+    return registered()
+
+
+def check_codes(codes: Iterable[str]) -> None:
+    """Refuses codes that no rule has.
+
+    Raises:
+        ConfigError: naming the first unknown code and all known ones.
+    """
+    known = [each.code for each in rules()]
+    for code in codes:
+        if code not in known:
+            raise ConfigError(f"{code!r} is no code of a rule; known are {', '.join(known)}")

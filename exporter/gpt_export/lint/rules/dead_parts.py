@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gpt_export.artifact.onnx_model import OnnxModel, node_name
 from gpt_export.lint.finding import Finding, Severity, node, tensor
-from gpt_export.lint.model import LintModel, node_name
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import LintSettings
 from gpt_export.lint.tensors import count, readable_size, shown, size_bytes
@@ -30,7 +30,7 @@ DEAD_NODES = rule(
 )
 
 
-def dead_parts(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def dead_parts(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Initializers without readers, weights among the inputs, nodes without use."""
     outputs = {value.name for graph in model.graphs for value in graph.output}
     for name, value in model.initializers.items():
@@ -46,7 +46,7 @@ def dead_parts(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
         yield DEAD_NODES.found(node(dead[0]), f"{len(dead)} nodes lead to no output: {shown(dead)}")
 
 
-def _dead(model: LintModel) -> list[str]:
+def _dead(model: OnnxModel) -> list[str]:
     """Names of the main graph's nodes that no output needs. What a nested graph reads counts as needed."""
     makers = {name: index for index, each in enumerate(model.graph.node) for name in each.output if name}
     needed = [value.name for graph in model.graphs for value in graph.output]

@@ -10,8 +10,8 @@ from math import prod
 import numpy as np
 from onnx import TensorProto
 
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.lint.finding import Finding, Severity, tensor
-from gpt_export.lint.model import LintModel
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import LintSettings
 from gpt_export.lint.tensors import (
@@ -43,7 +43,7 @@ END_BYTES = 64
 """Read at both ends of every weight before anything else is."""
 
 
-def duplicate_weights(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def duplicate_weights(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Pairs of matrices with equal content. Ends and corners are compared first, so that hardly any bytes are read."""
     groups: dict[tuple[int, int], list[_Matrix]] = {}
     for name, value in model.initializers.items():
@@ -110,7 +110,7 @@ class _Matrix:
             yield np.ascontiguousarray(np.concatenate(strips).T).tobytes()
 
 
-def _matrix(name: str, value: TensorProto, model: LintModel) -> _Matrix | None:
+def _matrix(name: str, value: TensorProto, model: OnnxModel) -> _Matrix | None:
     size = size_bytes(value)
     if size is None or size < SMALLEST_BYTES or len(value.dims) < 2 or size % prod(value.dims):
         return None

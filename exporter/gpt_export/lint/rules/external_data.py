@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.lint.finding import Finding, Location, Severity, tensor
-from gpt_export.lint.model import LintModel
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import LintSettings
 from gpt_export.lint.tensors import external, inside, shown, size_bytes
@@ -84,7 +84,7 @@ class _Range:
     end: int
 
 
-def external_data(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def external_data(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Every file that tensors are said to be in, and the ranges of each. Only sizes are read."""
     ranges: dict[str, list[_Range]] = {}
     lost: dict[tuple[str, bool], list[str]] = {}
@@ -118,7 +118,7 @@ def external_data(model: LintModel, _settings: LintSettings) -> Iterator[Finding
         yield from _file(model.path.parent / location, location, found)
 
 
-def _shaped_by(name: str, model: LintModel) -> str | None:
+def _shaped_by(name: str, model: OnnxModel) -> str | None:
     """An operator whose shape inference reads the tensor, None without one."""
     readers = model.readers.get(name, [])
     return next((node.op_type for node, index in readers if (node.op_type, index) in _SHAPE_OPERANDS), None)

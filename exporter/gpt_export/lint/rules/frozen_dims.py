@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gpt_export.artifact.onnx_model import OnnxModel, Value
 from gpt_export.lint.finding import Finding, Severity, tensor
-from gpt_export.lint.model import LintModel, Value
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import LintSettings
 
@@ -30,7 +30,7 @@ LAST_POSITION_ONLY = rule(
 _PER_TOKEN = ("attention_mask", "position_ids", "token_type_ids")
 
 
-def frozen_dims(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def frozen_dims(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Numbers where callers need to vary the size."""
     for value in [model.ids, *(model.input(name) for name in _PER_TOKEN)]:
         if value is not None and value.rank == 2:

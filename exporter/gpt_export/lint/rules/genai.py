@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from gpt_export.artifact.onnx_model import INTEGERS, OnnxModel, cache_pair
 from gpt_export.lint.finding import FILE, Finding, Severity, tensor
-from gpt_export.lint.model import INTEGERS, LintModel, cache_pair
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import GENAI, LintSettings
 from gpt_export.lint.tensors import shown
@@ -62,7 +62,7 @@ _FED = ("input_ids", "attention_mask", "position_ids", "past_sequence_length", "
 _IN_PLACE = frozenset({"GroupQueryAttention", "SparseAttention", "DecoderMaskedMultiHeadAttention", "TensorScatter"})
 
 
-def genai(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def genai(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Names, types, cache and the buffer that the configuration beside the model asks for."""
     pasts = {value.name: value for value in model.inputs if cache_pair(value.name)}
     yield from _names(model, list(pasts))
@@ -86,7 +86,7 @@ def genai(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
         )
 
 
-def _names(model: LintModel, pasts: list[str]) -> Iterator[Finding]:
+def _names(model: OnnxModel, pasts: list[str]) -> Iterator[Finding]:
     for needed, there in (("input_ids", model.input("input_ids")), ("logits", model.output("logits"))):
         if there is None:
             yield NAMES.found(FILE, f"there is no {needed}; onnxruntime-genai needs one of that name")
@@ -101,7 +101,7 @@ def _names(model: LintModel, pasts: list[str]) -> Iterator[Finding]:
         yield NAMES.found(FILE, f"there is no output {shown(lost)}; every past needs its present")
 
 
-def _types(model: LintModel) -> Iterator[Finding]:
+def _types(model: OnnxModel) -> Iterator[Finding]:
     found = {name: value for name in _FED if (value := model.input(name)) is not None}
     for name, value in found.items():
         if value.dtype not in INTEGERS:
@@ -118,7 +118,7 @@ def _pair(name: str) -> tuple[int, str]:
     return pair
 
 
-def _wants_shared_buffer(model: LintModel) -> bool:
+def _wants_shared_buffer(model: OnnxModel) -> bool:
     """What the genai_config.json beside the model, or in the folder above, says; False without one."""
     for folder in (model.path.parent, model.path.absolute().parent.parent):
         try:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import onnx
 from onnx import defs
 
+from gpt_export.artifact.minimum_release import CONTRIB
+from gpt_export.artifact.onnx_model import OnnxModel, node_name
+from gpt_export.artifact.releases import CONTRIB_OPERATORS
 from gpt_export.lint.finding import FILE, Finding, Severity, node
-from gpt_export.lint.model import LintModel, node_name
 from gpt_export.lint.registry import rule
-from gpt_export.lint.releases import CONTRIB_OPERATORS
-from gpt_export.lint.rules.versions import CONTRIB
 from gpt_export.lint.settings import LintSettings
 
 UNKNOWN = rule(
@@ -41,7 +41,7 @@ NOT_CHECKED = rule(
 _STANDARD = ("", "ai.onnx.ml")
 
 
-def operators(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def operators(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Each operator once, by the first node that uses it."""
     if (opset := model.opset()) is not None and opset > defs.onnx_opset_version():
         message = f"the opset is {opset}; the installed onnx {onnx.__version__} knows up to {defs.onnx_opset_version()}"

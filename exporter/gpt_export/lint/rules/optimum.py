@@ -11,8 +11,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from gpt_export.artifact.onnx_model import OnnxModel, Value
 from gpt_export.lint.finding import FILE, Finding, Severity, tensor
-from gpt_export.lint.model import LintModel, Value
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import OPTIMUM, LintSettings
 from gpt_export.lint.tensors import shown
@@ -62,7 +62,7 @@ NO_CACHE = rule(
 _FED = ("input_ids", "attention_mask", "position_ids", "use_cache_branch")
 
 
-def optimum(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def optimum(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Names, order, dims and layout, as Optimum uses them."""
     yield from _names(model)
     pasts = [value for value in model.inputs if _is_past(value)]
@@ -85,7 +85,7 @@ def optimum(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
                 yield DIMS.found(tensor(value.name), message)
 
 
-def _names(model: LintModel) -> Iterator[Finding]:
+def _names(model: OnnxModel) -> Iterator[Finding]:
     for needed, there in (("input_ids", model.input("input_ids")), ("logits", model.output("logits"))):
         if there is None:
             yield NAMES.found(FILE, f"there is no {needed}; Optimum needs one of that name")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from onnx import TensorProto
 
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.lint.finding import Finding, Severity, tensor
-from gpt_export.lint.model import LintModel
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import LintSettings
 
@@ -31,7 +31,7 @@ UNNAMED_DIM = rule(
 )
 
 
-def shapes(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def shapes(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Inputs and outputs whose type, shape or dims are left open."""
     for value in (*model.inputs, *model.outputs):
         where = tensor(value.name)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import TensorProto
 
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.lint.finding import Finding, Severity, tensor
-from gpt_export.lint.model import LintModel
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import LintSettings
 from gpt_export.lint.tensors import UnreadableError, elements, readable_size, size_bytes, stored
@@ -35,7 +35,7 @@ _READABLE: dict[int, str] = {
 }
 
 
-def square_constants(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def square_constants(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Initializers and Constants with two equal axes, no others, and two kinds of elements."""
     for name, value in {**model.initializers, **model.constants}.items():
         axes = [dim for dim in value.dims if dim != 1]
@@ -46,7 +46,7 @@ def square_constants(model: LintModel, _settings: LintSettings) -> Iterator[Find
             )
 
 
-def _is_mask(value: TensorProto, model: LintModel) -> bool:
+def _is_mask(value: TensorProto, model: OnnxModel) -> bool:
     """Whether its elements are bools, or of exactly two kinds: 0 and 1, or 0 and very negative ones."""
     if value.data_type == TensorProto.BOOL:
         return True

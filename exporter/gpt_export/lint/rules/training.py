@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import NodeProto, numpy_helper
 
+from gpt_export.artifact.onnx_model import OnnxModel, attribute, node_name
 from gpt_export.lint.finding import Finding, Severity, node
-from gpt_export.lint.model import LintModel, attribute, node_name
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import LintSettings
 
@@ -48,7 +48,7 @@ _TRAINING_MODE = 2
 """The index of Dropout's third input (opset 12)."""
 
 
-def training(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def training(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Nodes that behave as in training."""
     for (domain, operator), nodes in model.operators.items():
         for each in nodes:
@@ -65,7 +65,7 @@ def training(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
                 yield TRAINING_OPERATOR.found(where, f"{name} is {domain}.{operator}; no operator of it is allowed")
 
 
-def _dropout(each: NodeProto, model: LintModel) -> Iterator[Finding]:
+def _dropout(each: NodeProto, model: OnnxModel) -> Iterator[Finding]:
     mode = each.input[_TRAINING_MODE] if len(each.input) > _TRAINING_MODE else ""
     if not mode:
         return

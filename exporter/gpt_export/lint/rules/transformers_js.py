@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from gpt_export.artifact.onnx_model import OnnxModel, Value, cache_pair
 from gpt_export.lint.finding import FILE, Finding, Location, Severity, tensor
-from gpt_export.lint.model import LintModel, Value, cache_pair
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import TRANSFORMERS_JS, LintSettings
 from gpt_export.lint.tensors import external, shown
@@ -50,7 +50,7 @@ _FED = ("input_ids", "attention_mask", "position_ids", "use_cache_branch", "num_
 _BATCH = "batch_size"
 
 
-def transformers_js(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def transformers_js(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """File names, tensor names and cache dims, as transformers.js uses them."""
     path = model.path
     if not _FILE.fullmatch(path.name) or path.absolute().parent.name != "onnx":
@@ -63,7 +63,7 @@ def transformers_js(model: LintModel, _settings: LintSettings) -> Iterator[Findi
             yield from _cache_dims(value)
 
 
-def _data_names(model: LintModel) -> Iterator[Finding]:
+def _data_names(model: OnnxModel) -> Iterator[Finding]:
     wanted = re.compile(re.escape(model.path.name) + r"_data(_[1-9]\d*)?")
     locations = set()
     for each in model.initializers.values():
@@ -79,7 +79,7 @@ def _data_names(model: LintModel) -> Iterator[Finding]:
             yield DATA_NAME.found(Location("file", location), message)
 
 
-def _names(model: LintModel) -> Iterator[Finding]:
+def _names(model: OnnxModel) -> Iterator[Finding]:
     for needed, there in (("input_ids", model.input("input_ids")), ("logits", model.output("logits"))):
         if there is None:
             yield NAMES.found(FILE, f"there is no {needed}; transformers.js needs one of that name")

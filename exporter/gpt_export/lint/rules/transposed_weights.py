@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
+from gpt_export.artifact.onnx_model import OnnxModel, attribute
 from gpt_export.lint.finding import Finding, Severity, tensor
-from gpt_export.lint.model import LintModel, attribute
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import LintSettings
 from gpt_export.lint.tensors import readable_size, shown, size_bytes
@@ -20,7 +20,7 @@ TRANSPOSED_WEIGHT = rule(
 )
 
 
-def transposed_weights(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def transposed_weights(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Transpose(initializer) whose readers are MatMuls, all in one finding."""
     found = [
         each.input[0]
@@ -42,6 +42,6 @@ def _swaps(each: NodeProto, rank: int) -> bool:
     return rank == 2 and (perm is None or list(perm.ints) == [1, 0])
 
 
-def _only_multiplied(each: NodeProto, model: LintModel) -> bool:
+def _only_multiplied(each: NodeProto, model: OnnxModel) -> bool:
     readers = model.readers.get(each.output[0], [])
     return bool(readers) and all(reader.op_type == "MatMul" for reader, _ in readers)

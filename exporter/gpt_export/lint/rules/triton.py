@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.lint.finding import Finding, Severity, tensor
-from gpt_export.lint.model import LintModel
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import TRITON, LintSettings
 
@@ -27,7 +27,7 @@ NAME = rule(
 _PLAIN = re.compile(r"[\w.:/-]+", re.ASCII)
 
 
-def triton(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def triton(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """First dims and names of inputs and outputs."""
     for value in (*model.inputs, *model.outputs):
         if value.dims is not None and (not value.dims or isinstance(value.dims[0], int)):

@@ -8,8 +8,8 @@ import onnx
 from onnx import ModelProto, defs
 from onnx.helper import make_tensor_value_info
 
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.lint.finding import FILE, Finding, Severity
-from gpt_export.lint.model import LintModel
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import LintSettings
 
@@ -21,7 +21,7 @@ INVALID = rule(
 )
 
 
-def validity(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def validity(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """The checker's first complaint. It sees the weights as inputs, so that it needs none of their bytes."""
     opset = model.opset()
     if opset is None or opset > defs.onnx_opset_version() or model.proto.ir_version > onnx.IR_VERSION:
@@ -33,7 +33,7 @@ def validity(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
         yield INVALID.found(FILE, f"onnx.checker says: {reason[:300]}")
 
 
-def _without_weights(model: LintModel) -> ModelProto:
+def _without_weights(model: OnnxModel) -> ModelProto:
     """The model with the initializers of the main graph declared as inputs."""
     proto, graph = model.proto, model.graph
     bare = ModelProto(ir_version=proto.ir_version)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.lint.finding import Finding, Severity, tensor
-from gpt_export.lint.model import LintModel
 from gpt_export.lint.registry import rule
 from gpt_export.lint.settings import LintSettings
 from gpt_export.lint.tensors import UnreadableError, count, elements, shown, stored
@@ -42,7 +42,7 @@ _LAYOUTS: dict[int, tuple[str, int, int]] = {
 }
 
 
-def values(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
+def values(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Initializers of fractions, read once from beginning to end. Single numbers may be anything."""
     doubles = [
         name for name, value in model.initializers.items() if value.data_type == TensorProto.DOUBLE and count(value) > 1
@@ -63,7 +63,7 @@ def values(model: LintModel, _settings: LintSettings) -> Iterator[Finding]:
                 yield INF.found(tensor(name), message)
 
 
-def _not_finite(value: TensorProto, model: LintModel) -> tuple[int, int]:
+def _not_finite(value: TensorProto, model: OnnxModel) -> tuple[int, int]:
     """How many NaN and infinities there are; the minus infinities of a mask are not counted."""
     layout, exponent, fraction = _LAYOUTS[value.data_type]
     nans = infinities = 0

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
+from gpt_export.artifact.minimum_release import CONTRIB, needs
+from gpt_export.artifact.onnx_model import OnnxModel, node_name
+from gpt_export.artifact.releases import CONTRIB_OPERATORS, RELEASES, ContribOperator, Release
 from gpt_export.lint.finding import FILE, Finding, Severity, node
-from gpt_export.lint.model import LintModel, attribute, node_name
 from gpt_export.lint.registry import rule
-from gpt_export.lint.releases import CONTRIB_OPERATORS, RELEASES, ContribOperator, Release, Version, first_release
 from gpt_export.lint.settings import LintSettings
 
 OPSET = rule(
@@ -36,10 +37,9 @@ NO_CPU_KERNEL = rule(
     "a com.microsoft operator that onnxruntime has for accelerators alone",
     "export for the CPU, or load with the execution provider that has it",
 )
-CONTRIB = "com.microsoft"
 
 
-def versions(model: LintModel, settings: LintSettings) -> Iterator[Finding]:
+def versions(model: OnnxModel, settings: LintSettings) -> Iterator[Finding]:
     """What the target does not load, if there is a target; and what no CPU runs."""
     target, opset = settings.target, model.opset()
     if target and opset is not None and opset > target.opset:
@@ -60,41 +60,11 @@ def versions(model: LintModel, settings: LintSettings) -> Iterator[Finding]:
             yield from _too_new(known, nodes, target)
 
 
-def minimum_release(model: LintModel) -> Release | None:
-    """The oldest onnxruntime that loads the model on a CPU, None if the table does not have it."""
-    by_format = first_release(opset=model.opset() or 0, ir_version=model.proto.ir_version)
-    needed = [by_format.number] if by_format else []
-    for (domain, operator), nodes in model.operators.items():
-        known = CONTRIB_OPERATORS.get(operator) if domain == CONTRIB else None
-        if known is not None:
-            needed += [number for each in nodes for number, _ in _needs(known, each)]
-    if by_format is None:
-        return None
-    return next(release for release in RELEASES if release.number == max(needed))
-
-
 def _too_new(known: ContribOperator, nodes: list[NodeProto], target: Release) -> Iterator[Finding]:
     """One finding for each operator: its most demanding node speaks for all."""
-    late = [(number, what, each) for each in nodes for number, what in _needs(known, each) if number > target.number]
+    late = [(number, what, each) for each in nodes for number, what in needs(known, each) if number > target.number]
     if late:
         number, what, each = max(late, key=lambda entry: entry[0])
         has_it = ".".join(map(str, number))
         message = f"{what} is in onnxruntime from {has_it} on, the target is {target.version}; {len(nodes)} nodes"
         yield CONTRIB_TOO_NEW.found(node(node_name(each)), message)
-
-
-def _needs(known: ContribOperator, each: NodeProto) -> Iterator[tuple[Version, str]]:
-    """The releases that brought the operator, and the inputs, attributes and values that this node uses."""
-    operator = each.op_type
-    if known.cpu is not None:
-        yield known.cpu, operator
-    for index, number in (known.inputs or {}).items():
-        if len(each.input) > index and each.input[index]:
-            yield number, f"input {index} of {operator}"
-    for name, number in (known.attributes or {}).items():
-        if attribute(each, name) is not None:
-            yield number, f"the attribute {name} of {operator}"
-    for (name, value), number in (known.values or {}).items():
-        found = attribute(each, name)
-        if found is not None and found.i == value:
-            yield number, f"{name}={value} of {operator}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from gpt_export_models.gpt import GPTDecoder
+from gpt_export_models.tokenizer import Tokenizer
 from torch import Tensor, nn
 
 from gpt_export.errors import ConfigError
-from gpt_export.sources.source import Source
 from gpt_export.weights.quantize.gptq import rounded_for_inputs
 from gpt_export.weights.quantize.schemes import PrecisionPlan, Scheme
 from gpt_export.weights.quantize.weights import Codes
@@ -26,29 +26,35 @@ _LOOKUP_WEIGHT = 0.05
 """Of a tied embedding's second moment, the share that stands for the lookup, which reads every column alike."""
 
 
-def calibrate(source: Source, plan: PrecisionPlan, text: str) -> dict[tuple[str, ...], Codes]:
-    """Codes and scales of every matrix of `source`, by the names of its sources, rounded for a text.
+def calibrate(
+    decoder: nn.Module, plan: PrecisionPlan, windows: Tensor, first_names: Mapping[str, str]
+) -> dict[tuple[str, ...], Codes]:
+    """Codes and scales of every matrix of `decoder`, by the names of its sources, rounded for what it reads.
+
+    Args:
+        decoder: a `GPTDecoder` in eval mode; its blocks are let go one by one.
+        windows: token ids of a text, see `calibration_windows`.
+        first_names: by weight, the first name of its tensor, which tied weights share.
+    """
+    with torch.no_grad():
+        return dict(_rounded(cast(GPTDecoder, decoder), plan, windows, first_names))
+
+
+def calibration_windows(name: str, tokenizer: Tokenizer | None, context_length: int, text: str) -> Tensor:
+    """Token ids, int64 (windows, context), spread evenly over the text.
 
     Raises:
-        ConfigError: the model has no tokenizer, or the text gives less than `LEAST_TOKENS` tokens.
+        ConfigError: the model called `name` has no tokenizer, or the text gives less than `LEAST_TOKENS` tokens.
     """
-    windows = _windows(source, text)
-    decoder = cast(GPTDecoder, source.reference())
-    with torch.no_grad():
-        return dict(_rounded(decoder, plan, windows, source.first_names()))
-
-
-def _windows(source: Source, text: str) -> Tensor:
-    """Token ids, int64 (windows, context), spread evenly over the text."""
-    if source.tokenizer is None:
-        raise ConfigError(f"{source.name} has no tokenizer, so no text can calibrate it; leave --calibration out")
-    ids = source.tokenizer.encode(text)
+    if tokenizer is None:
+        raise ConfigError(f"{name} has no tokenizer, so no text can calibrate it; leave --calibration out")
+    ids = tokenizer.encode(text)
     if len(ids) < LEAST_TOKENS:
         raise ConfigError(
             f"the calibration text has {len(ids)} tokens, at least {LEAST_TOKENS} are needed to say anything of the "
             "layers' inputs; pass a longer one"
         )
-    length = min(source.context_length, len(ids))
+    length = min(context_length, len(ids))
     count = len(ids) // length
     rows = torch.tensor(ids[: count * length]).view(count, length)
     most = max(1, MOST_TOKENS // length)
@@ -56,7 +62,7 @@ def _windows(source: Source, text: str) -> Tensor:
 
 
 def _rounded(
-    decoder: GPTDecoder, plan: PrecisionPlan, windows: Tensor, first_names: dict[str, str]
+    decoder: GPTDecoder, plan: PrecisionPlan, windows: Tensor, first_names: Mapping[str, str]
 ) -> Iterator[tuple[tuple[str, ...], Codes]]:
     positions = torch.arange(windows.shape[1]).unsqueeze(0)
     batches = torch.split(windows, _WINDOWS_AT_ONCE)

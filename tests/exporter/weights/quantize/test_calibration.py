@@ -15,7 +15,7 @@ from gpt_export.pipeline import stages
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.sources.source import Source
 from gpt_export.weights.quantize import calibration
-from gpt_export.weights.quantize.calibration import calibrate
+from gpt_export.weights.quantize.calibration import calibrate, calibration_windows
 from gpt_export.weights.quantize.rounding import to_nearest
 from gpt_export.weights.quantize.schemes import PLANS
 from gpt_export.weights.quantize.weights import Codes
@@ -29,9 +29,17 @@ from tests.trained_gpt import CALIBRATION, CONFIG, HELD_OUT, TEXTS, language
 PLAN = PLANS["int4"]
 
 
+def windows_of(source: Source, text: str = CALIBRATION) -> torch.Tensor:
+    return calibration_windows(source.name, source.tokenizer, source.context_length, text)
+
+
+def codes_of(source: Source) -> Mapping[tuple[str, ...], Codes]:
+    return calibrate(source.reference(), PLAN, windows_of(source), source.first_names())
+
+
 @pytest.fixture(scope="module")
 def calibrated(trained_source: Source) -> Mapping[tuple[str, ...], Codes]:
-    return calibrate(trained_source, PLAN, CALIBRATION)
+    return codes_of(trained_source)
 
 
 def perplexity(source: Source, codes: Mapping[tuple[str, ...], Codes]) -> float:
@@ -77,7 +85,7 @@ def test_inside_the_blocks_a_text_makes_the_better_rounding(
 def test_the_source_stays_as_it_was_and_the_same_comes_out_again(
     trained_source: Source, calibrated: Mapping[tuple[str, ...], Codes]
 ) -> None:
-    again = calibrate(trained_source, PLAN, CALIBRATION)
+    again = codes_of(trained_source)
     for names, codes in calibrated.items():
         assert all(torch.equal(a, b) for a, b in zip(codes, again[names], strict=True)), names
     wanted = trained_source.reference().state_dict()
@@ -86,7 +94,7 @@ def test_the_source_stays_as_it_was_and_the_same_comes_out_again(
 
 def test_no_more_is_read_than_promised(trained_source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "MOST_TOKENS", 4 * CONFIG.context_length)
-    windows = calibration._windows(trained_source, CALIBRATION)
+    windows = windows_of(trained_source)
     assert windows.shape == (4, CONFIG.context_length)
     data = CALIBRATION.encode()
     assert bytes(windows[0].tolist()) == data[: CONFIG.context_length]  # from the first to the last of it
@@ -95,12 +103,12 @@ def test_no_more_is_read_than_promised(trained_source: Source, monkeypatch: pyte
 
 def test_a_model_without_a_tokenizer_cannot_be_calibrated(trained_source: Source) -> None:
     with pytest.raises(ConfigError, match="has no tokenizer, so no text can calibrate it; leave --calibration out"):
-        calibrate(dataclasses.replace(trained_source, tokenizer=None), PLAN, CALIBRATION)
+        windows_of(dataclasses.replace(trained_source, tokenizer=None))
 
 
 def test_a_short_text_is_refused(trained_source: Source) -> None:
     with pytest.raises(ConfigError, match="has 700 tokens, at least 1024 are needed"):
-        calibrate(trained_source, PLAN, CALIBRATION[:700])
+        windows_of(trained_source, CALIBRATION[:700])
 
 
 def test_a_calibrated_export_passes_its_gate_and_records_its_text(trained_source: Source, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ _CACHE_NAME = re.compile(r"past|present|cache", re.IGNORECASE)
 _CACHE_PAIR = re.compile(r"past_key_values\.(\d+)\.(key|value)")
 
 
-def read_model(path: Path) -> LintModel:
+def read_model(path: Path) -> OnnxModel:
     """The model in a file; external data is not touched.
 
     Raises:
@@ -40,7 +40,7 @@ def read_model(path: Path) -> LintModel:
         ) from error
     if not proto.ir_version or not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ArtifactError(f"{path} is not an ONNX model: it has no graph; name an artifact folder or an .onnx file")
-    return LintModel(path, proto)
+    return OnnxModel(path, proto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Value:
         return f"{self.dtype_name} [{dims}]"
 
 
-class LintModel:
+class OnnxModel:
     """The graph of one file. Tensors of nested graphs count as part of it."""
 
     def __init__(self, path: Path, proto: ModelProto) -> None:

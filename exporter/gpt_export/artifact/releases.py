@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 Version = tuple[int, int]
+MINIMUM_ONNXRUNTIME = "1.17"
+"""The oldest onnxruntime that the tests load artifacts in; it reads every opset that is exported."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
