@@ -27,6 +27,10 @@ class CheckpointError(GptExportError):
     """A checkpoint that cannot be read, is not of a known family, or does not fit its configuration."""
 
 
+class UnimplementedError(CheckpointError):
+    """A checkpoint of a known family whose configuration asks for what our decoder does not compute."""
+
+
 class UnstatedError(CheckpointError):
     """A checkpoint that leaves open what makes it one model or another, and that only its user can say."""
 

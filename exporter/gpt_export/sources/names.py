@@ -8,14 +8,19 @@ from pathlib import Path
 import torch
 from gpt_export_models.config import GPT_CONFIG_124M, GPTConfig
 from gpt_export_models.dummy import DummyGPTModel
+from gpt_export_models.errors import UnimplementedError
+from gpt_export_models.json_files import read_json_object
 
 from gpt_export.errors import SourceError
 from gpt_export.sources.factories import made_once, maker_of
-from gpt_export.sources.gpt import GPT2_SIZES, checkpoint_source, seeded_gpt
+from gpt_export.sources.gpt import GPT2_SIZES, artifact_name, checkpoint_source, seeded_gpt
 from gpt_export.sources.source import Source, source_of_module
 from gpt_export.sources.state import loaded
+from gpt_export.sources.transformers_folder import CONFIG, has_transformers, is_transformers, transformers_source
 
 DUMMY = "dummy-124m"
+OURS = "gpt2"
+"""The type of model whose folders our own decoder reads."""
 DEFAULT_SEED = 123
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -55,7 +60,7 @@ def read_source(
     if spec in GPT2_SIZES:
         return seeded_gpt(spec, seed, cached=cached)
     if is_path:
-        return checkpoint_source(Path(spec), config_file=config_file, heads=heads, cached=cached)
+        return _at_path(Path(spec), config_file, heads, cached)
     if is_factory:
         return _imported(spec, seed, config_file, weights)
     raise SourceError(
@@ -82,6 +87,19 @@ def _dummy_124m(seed: int) -> Source:
         context_length=config.context_length,
         configuration=config.to_dict(),
     )
+
+
+def _at_path(path: Path, config_file: Path | None, heads: int | None, cached: bool) -> Source:
+    """Our own GPT where we have read a family's code, transformers' model where it is the one who knows."""
+    plain = config_file is None and heads is None and is_transformers(path)
+    if plain and read_json_object(path / CONFIG)["model_type"] != OURS:
+        return transformers_source(path, name=artifact_name(path))
+    try:
+        return checkpoint_source(path, config_file=config_file, heads=heads, cached=cached)
+    except UnimplementedError:
+        if not plain or not has_transformers():
+            raise
+        return transformers_source(path, name=artifact_name(path))
 
 
 def _imported(spec: str, seed: int, config_file: Path | None, weights: Path | None) -> Source:
