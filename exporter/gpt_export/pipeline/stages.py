@@ -186,6 +186,8 @@ def _manifest(
         model={
             "vocab_size": source.vocab_size,
             "context_length": source.context_length,
+            "head": source.answers.to_dict(),
+            "judged_against": source.judged_against,
             "tokenizer": None if source.tokenizer is None else source.tokenizer.name,
             "configuration": dict(source.configuration),
             "notes": list(source.notes),
@@ -214,4 +216,4 @@ def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...])
     numbers = sum(source.weights[name].numel() for name in set(source.first_names().values()))
     bits = sum(_BITS[precision] for precision in config.precisions) if config.onnx else 0
     bits += 2 * 32 if config.torchscript else 0  # TorchScript is drafted and then written canonically
-    return bits * numbers // 8 + 4 * source.vocab_size * sum(case.positions for case in cases)
+    return bits * numbers // 8 + 4 * source.answers.width * sum(case.positions for case in cases)

@@ -139,7 +139,9 @@ def check_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use])
 
 def _check_lengths(meaning: Meaning, attention: Attention, chain: _Chain, short: int, long: int) -> None:
     random = np.random.default_rng(long)
-    inputs = {value: random.standard_normal(Sizes(1, long).shape(meaning.facts[value].axes)) * 2 for value in chain.leaves}
+    inputs = {
+        value: random.standard_normal(Sizes(1, long).shape(meaning.facts[value].axes)) * 2 for value in chain.leaves
+    }
     whole = chain.weights(inputs, long)
     if whole is None:
         return
@@ -253,7 +255,9 @@ def _between(meaning: Meaning, weights: ir.Value) -> tuple[set[ir.Node], list[ir
             leaves.append(value)
             continue
         nodes.add(node)
-        new = [each for each in node.inputs if each is not None and each not in seen and meaning.depends[each] == "data"]
+        new = [
+            each for each in node.inputs if each is not None and each not in seen and meaning.depends[each] == "data"
+        ]
         seen.update(new)
         stack.extend(new)
     return nodes, leaves

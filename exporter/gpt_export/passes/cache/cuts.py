@@ -84,9 +84,13 @@ def find_attentions(meaning: Meaning, graph: ir.Graph) -> list[Attention]:
         assert query is not None
         attentions.append(
             Attention(
-                product.node, by_product[number], node, query,
+                product.node,
+                by_product[number],
+                node,
+                query,
                 _cut(meaning, product.node, key, scaled=True),
-                _cut(meaning, node, value, scaled=False), depths[node],
+                _cut(meaning, node, value, scaled=False),
+                depths[node],
             )  # fmt: skip
         )
     return attentions
@@ -166,7 +170,11 @@ def _source(meaning: Meaning, node: ir.Node, scaled: bool) -> tuple[ir.Value, fl
         return None
     before = set(meaning.evaluator.unknown)
     number = float(np.asarray(meaning.evaluator.array(other[0], TRIED[0])).reshape(()))
-    if meaning.evaluator.unknown - before or number == 0 or meaning.facts[data[0]].axes != meaning.facts[node.outputs[0]].axes:
+    if (
+        meaning.evaluator.unknown - before
+        or number == 0
+        or meaning.facts[data[0]].axes != meaning.facts[node.outputs[0]].axes
+    ):
         return None
     return data[0], (number if node.op_type == "Mul" else 1 / number)
 

@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from gpt_export.passes.cache.checks import check_attention, check_tables, position_uses
-from gpt_export.passes.cache.cuts import Attention, Pair, find_attentions, pair_up
+from gpt_export.passes.cache.cuts import find_attentions, pair_up
 from gpt_export.passes.cache.emission import Emitter
-from gpt_export.passes.cache.interpreter import Meaning, interpret
+from gpt_export.passes.cache.interpreter import interpret
 from gpt_export.passes.cache.normal_form import normalise
 from gpt_export.passes.cache.refusal import CacheRefusal
 

@@ -22,13 +22,15 @@ from gpt_export.passes.cache.positions import PositionWriter
 from gpt_export.passes.cache.refusal import refuse
 from gpt_export.runtime.signature import (
     ATTENTION_MASK,
-    BATCH as BATCH_DIM,
     INPUT_IDS,
     LOGITS,
     PAST,
     POSITION_IDS,
     SEQUENCE,
     TOTAL,
+)
+from gpt_export.runtime.signature import (
+    BATCH as BATCH_DIM,
 )
 
 Level = Literal["new", "whole"]
@@ -41,7 +43,9 @@ that may look nowhere gives finite numbers."""
 class Emitter:
     """Writes the cached graph of one plain graph."""
 
-    def __init__(self, graph: ir.Graph, meaning: Meaning, attentions: Sequence[Attention], pairs: Sequence[Pair]) -> None:
+    def __init__(
+        self, graph: ir.Graph, meaning: Meaning, attentions: Sequence[Attention], pairs: Sequence[Pair]
+    ) -> None:
         self._graph = graph
         self._meaning = meaning
         self._attentions = {each.softmax: each for each in attentions}
@@ -124,11 +128,7 @@ class Emitter:
 
     def _pair_of(self, value: ir.Value) -> tuple[Pair, int]:
         return next(
-            (pair, i)
-            for i, pair in enumerate(self._pairs)
-            for part in pair.parts
-            for cut in part
-            if cut.value is value
+            (pair, i) for i, pair in enumerate(self._pairs) for part in pair.parts for cut in part if cut.value is value
         )
 
     def _write(self, task: Task) -> None:

@@ -66,4 +66,3 @@ def heads_of(writing: Writing, present: ir.Value, start: int, cut: Cut, name: st
 def joined_heads(writing: Writing, parts: list[ir.Value], name: str) -> ir.Value:
     """Heads that are computed apart, side by side."""
     return parts[0] if len(parts) == 1 else writing.node("Concat", parts, f"{name}/heads", {"axis": 1})
-

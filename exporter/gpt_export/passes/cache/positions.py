@@ -42,7 +42,9 @@ class PositionWriter:
         axes = self._meaning.facts[value].axes
         places = [rank_of_output - len(axes) + i for i in range(len(axes))]
         rows = [i for i, place in enumerate(places) if axes[i] and holds_rows(output[place])]
-        columns = [i for i, place in enumerate(places) if axes[i] and any(isinstance(a, Columns) for a in output[place])]
+        columns = [
+            i for i, place in enumerate(places) if axes[i] and any(isinstance(a, Columns) for a in output[place])
+        ]
         if not rows:
             return self.total(value, "batch" if _folds(axes) else "one")
         if len(rows) > 1 or output[places[rows[0]]] != (ROWS,):
@@ -164,6 +166,4 @@ def same_for_all_rows(value: ir.Value, meaning: Meaning, sizes: Sizes) -> bool:
     """Whether `value` does not differ between rows of the batch."""
     array = meaning.evaluator.array(value, sizes)
     axes = meaning.facts[value].axes
-    return all(
-        of != (BATCH,) or bool((array == np.take(array, [0], axis=i)).all()) for i, of in enumerate(axes)
-    )
+    return all(of != (BATCH,) or bool((array == np.take(array, [0], axis=i)).all()) for i, of in enumerate(axes))
