@@ -25,7 +25,7 @@ from gpt_export.graph import torchscript
 from gpt_export.graph.script import script, script_cached
 from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.passes import portable_passes, run_passes
-from gpt_export.passes.fused.grouped_attention import HEAD_MULTIPLE
+from gpt_export.passes.fused.attention_reading import HEAD_MULTIPLE
 from gpt_export.passes.quantized.calibration import calibrate
 from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
