@@ -10,9 +10,8 @@ Under pytest the same is a fixture, and its verdicts stand in the summary; see `
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,9 @@ from gpt_export.gate.report import ParityReport
 from gpt_export.gate.settings import GateSettings
 from gpt_export.pipeline.revalidate import revalidate, revalidate_file
 from gpt_export.pipeline.strangers import validate_against
+from gpt_export.progress import OnStage, ignore
 from gpt_export.runtime.signature import CacheShape, LayerCache
+from gpt_export.sources.modes import evaluating
 from gpt_export.sources.source import Source, source_of_module
 
 SHOWN_FAILURES = 5
@@ -63,24 +64,46 @@ def assert_parity(
         ArtifactError: the artifact is missing or damaged.
         SourceError: `model` is nothing that can be compared.
     """
-    chosen = (cases,) if isinstance(cases, str) else tuple(cases)
-    path = artifact.folder if isinstance(artifact, Artifact) else Path(artifact)
-    if isinstance(model, nn.Module):
-        with _evaluated(model) as module:
-            report = _against_module(path, module, chosen, limits, context_length)
-    else:
-        named: dict[str, Any] = {
-            "against": None if model is None else str(model),
-            "config_file": None if config_file is None else Path(config_file),
-            "settings": GateSettings(cases=chosen, limits=limits),
-        }
-        report = revalidate_file(path, **named) if path.is_file() else revalidate(path, **named)
+    report = compare(
+        artifact, model, cases=cases, limits=limits, context_length=context_length, config_file=config_file
+    )
     if not report.passed:
         __tracebackhide__ = True  # the test's own line is where pytest should point
-        error = ParityAssertionError(in_words(report, str(path)))
+        error = ParityAssertionError(in_words(report, str(getattr(artifact, "folder", artifact))))
         error.report = report
         raise error
     return report
+
+
+def compare(
+    artifact: str | Path | Artifact,
+    model: nn.Module | str | Path | None = None,
+    *,
+    cases: str | Sequence[str] = "default",
+    texts: Sequence[str] | None = None,
+    corpus: str | None = None,
+    limits: Limits | None = None,
+    context_length: int | None = None,
+    config_file: str | Path | None = None,
+    on_stage: OnStage = ignore,
+) -> ParityReport:
+    """The parity report on `artifact`, passed or not; arguments and errors are those of `gpt_export.validate`."""
+    path = artifact.folder if isinstance(artifact, Artifact) else Path(artifact)
+    settings = GateSettings(
+        cases=(cases,) if isinstance(cases, str) else tuple(cases),
+        texts=None if texts is None else tuple(texts),
+        corpus=corpus,
+        limits=limits,
+    )
+    if isinstance(model, nn.Module):
+        with evaluating(model):
+            return _against_module(path, model, settings, context_length, on_stage)
+    named: dict[str, Any] = {
+        "against": None if model is None else str(model),
+        "config_file": None if config_file is None else Path(config_file),
+        "on_stage": on_stage,
+    }
+    return (revalidate_file if path.is_file() else revalidate)(path, settings, **named)
 
 
 class ParityAssertionError(AssertionError):
@@ -119,16 +142,15 @@ def summary(report: ParityReport) -> str:
 
 
 def _against_module(
-    path: Path, module: nn.Module, cases: tuple[str, ...], limits: Limits | None, context_length: int | None
+    path: Path, module: nn.Module, settings: GateSettings, context_length: int | None, on_stage: OnStage
 ) -> ParityReport:
     if path.suffix == ".onnx":
         source = _source(module, path.stem, None, context_length, _cache_of(path))
-        return validate_file(path, source, GateSettings(cases=cases, limits=limits))
+        return validate_file(path, source, settings, on_stage=on_stage)
     artifact = Artifact.open(path)
     export, model = artifact.manifest.export, artifact.manifest.model
     source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), None)
-    settings = GateSettings(cases=cases, limits=limits or Limits(**export["limits"]), seed=int(export["seed"]))
-    return validate_against(artifact, source, settings)
+    return validate_against(artifact, source, settings.completed(export), on_stage=on_stage)
 
 
 def _source(
@@ -153,14 +175,3 @@ def _cache_of(path: Path) -> CacheShape | None:
             for key, value in zip(past[::2], past[1::2], strict=True)
         )
     )
-
-
-@contextlib.contextmanager
-def _evaluated(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in eval mode inside; its modes are put back afterwards."""
-    modes = {part: part.training for part in model.modules()}
-    try:
-        yield model.eval()
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

@@ -26,6 +26,8 @@ from gpt_export.graph.script import script, script_cached
 from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.passes import portable_passes, run_passes
 from gpt_export.passes.fused.grouped_attention import HEAD_MULTIPLE
+from gpt_export.passes.quantized.calibration import calibrate
+from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.variants import VARIANT_PATHS, in_profile, write_variant
@@ -34,9 +36,7 @@ from gpt_export.report.page import REPORT_NAME, report_html
 from gpt_export.runtime.signature import example_sizes
 from gpt_export.sources.source import Source
 from gpt_export.targets import write_consumer_files
-from gpt_export.weights.quantize.calibration import calibrate, calibration_windows
-from gpt_export.weights.quantize.schemes import PLANS, Precision, PrecisionPlan
-from gpt_export.weights.quantize.weights import Codes
+from gpt_export.weights.quantize.schemes import PLANS, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,8 @@ def _write_files(
             calibrated = None
             if precision == "int4" and config.calibration is not None:
                 on_stage("calibrate int4")
-                calibrated = _calibrated(source, PLANS[precision], config.calibration)
+                windows = calibration_windows(source, config.calibration)
+                calibrated = calibrate(base, source.weights, windows, PLANS[precision])
             on_stage(f"write {precision}")
             path = folder / VARIANT_PATHS[precision]
             file = write_variant(base, precision, source, config, path, calibrated)
@@ -164,11 +165,6 @@ def _write_files(
         (folder / TORCHSCRIPT_PATH).parent.mkdir()
         hashes[folder / TORCHSCRIPT_PATH] = torchscript.save(script(source.reference()), folder / TORCHSCRIPT_PATH)
     return _Written(variants, hashes)
-
-
-def _calibrated(source: Source, plan: PrecisionPlan, text: str) -> dict[tuple[str, ...], Codes]:
-    windows = calibration_windows(source.name, source.tokenizer, source.context_length, text)
-    return calibrate(source.reference(), plan, windows, source.first_names())
 
 
 def _write_manifest(

@@ -115,9 +115,7 @@ def test_a_module_that_does_not_fit_is_refused_in_one_sentence(
 
 
 def test_another_vocabulary_than_the_modules_is_refused(export_tiny: Callable[..., Artifact]) -> None:
-    with pytest.raises(
-        GptExportError, match="takes 29 ids and gives 29 scores, neither of them the vocab_size 30"
-    ):
+    with pytest.raises(GptExportError, match="takes 29 ids and gives 29 scores, neither of them the vocab_size 30"):
         export_tiny(samples.Plain(), vocab_size=30)
 
 
