@@ -10,9 +10,8 @@ Under pytest the same is a fixture, and its verdicts stand in the summary; see `
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +96,8 @@ def compare(
         limits=limits,
     )
     if isinstance(model, nn.Module):
-        with _evaluated(model) as module:
-            return _against_module(path, module, settings, context_length, on_stage)
+        with evaluating(model):
+            return _against_module(path, model, settings, context_length, on_stage)
     named: dict[str, Any] = {
         "against": None if model is None else str(model),
         "config_file": None if config_file is None else Path(config_file),
@@ -176,10 +175,3 @@ def _cache_of(path: Path) -> CacheShape | None:
             for key, value in zip(past[::2], past[1::2], strict=True)
         )
     )
-
-
-@contextlib.contextmanager
-def _evaluated(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in eval mode inside; its modes are put back afterwards."""
-    with evaluating(model):
-        yield model

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gpt_export.errors import SourceError
 from gpt_export.runtime.signature import Head
 from gpt_export.sources.lookups import IdLookups
-from gpt_export.sources.outputs import WIDENED, Found, find_scores, returning
+from gpt_export.sources.outputs import NAMED, WIDENED, Found, find_scores, returning
 from gpt_export.sources.places import blame
 from gpt_export.sources.plain import halves, plain, widened
 
@@ -159,7 +159,7 @@ def _notes(found: Found, rows: int, narrow: str | None) -> tuple[str, ...]:
         notes.append(
             f"the {narrow} weights were widened to float32, and judged against the module's own code in float32"
         )
-    if found.access:
+    if found.access not in ("", f".{NAMED}", f"[{NAMED!r}]"):
         notes.append(f"of what the module returns, {found.access.lstrip('.')} was exported")
     if found.head.of == "classes":
         what = "the last position" if found.head.positions == "last" else "every position"

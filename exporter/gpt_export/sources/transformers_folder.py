@@ -77,12 +77,12 @@ def with_tokenizer(source: Source, folder: Path) -> Source:
 def _refuse(folder: Path, values: Mapping[str, Any]) -> None:
     if any("Model" in str(key) for key in values.get("auto_map") or ()):
         raise CheckpointError(
-            f"{folder} asks for code of its own (auto_map in {CONFIG}), and code from a checkpoint is never run; export "
-            "your copy of the class, --weights with this folder"
+            f"{folder} asks for code of its own (auto_map in {CONFIG}), and such code is never run; name your "
+            "copy of the class, and this folder as its --weights"
         )
     if values.get("quantization_config"):
         raise CheckpointError(
-            f"{folder} holds quantised weights (quantization_config in {CONFIG}); take the weights they were made from, "
+            f"{folder} holds quantised weights (quantization_config in {CONFIG}); take the ones they were made from, "
             "and let the export quantise them: --precision int8,int4"
         )
 
@@ -94,7 +94,7 @@ def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tu
         try:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             config.use_cache = False  # the cache is the export's
-            model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
                 local_files_only=True,
@@ -108,6 +108,7 @@ def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tu
                 f"transformers {transformers.__version__} does not read {folder} ({values['model_type']}) as a causal "
                 f"decoder: {blame(error)}; check its files, or install another version"
             ) from error
+    model, found = loaded
     faults = {kind: sorted(map(str, found.get(f"{kind}_keys") or ())) for kind in ("missing", "mismatched")}
     if any(faults.values()):
         words = "; ".join(f"{kind} {some(names, limit=40)}" for kind, names in faults.items() if names)
