@@ -82,7 +82,7 @@ def graph_child(name: str) -> list[dict[str, Any]]:
     stopwatch("build without weights")
     sizes = GPT2_SIZES.get(name, {})
     config = GPTConfig.from_dict(GPT_CONFIG_124M | sizes)
-    cache = CacheShape(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim)
+    cache = CacheShape.alike(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim)
     signature = cached(config.vocab_size, cache) if sizes else uncached(config.vocab_size)
     skeleton = blank(lambda: GPTDecoder(config) if sizes else DummyGPTModel(config))
     stopwatch("script")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from gpt_export.artifact.machine import available_cores
+from gpt_export.runtime.options import CPU, session_options
 
 LEAST_BYTES, MOST_BYTES = 2**29, 2**31
 CACHES = 4
@@ -81,9 +82,8 @@ def _product(matrix: NDArray[np.float32], threads: int) -> Callable[[], Any]:
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     graph = helper.make_graph([node], "product", [values["x"], values["w"]], [values["y"]])
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    options: Any = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    options = session_options(threads=threads)
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=list(CPU))
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(np.ones((1, rows), dtype=np.float32)))
     binding.bind_ortvalue_input("w", ort.OrtValue.ortvalue_from_numpy(matrix))

@@ -62,8 +62,7 @@ def feed_graph(cache: CacheShape | None) -> Feed:
     def feed_rows(session: ort.InferenceSession, case: Case, tensors: Sequence[str]) -> list[dict[str, Array]]:
         past: dict[str, Array] = {}
         if cache:
-            empty = np.zeros((len(case.ids), cache.n_heads, 0, cache.head_dim), np.float32)
-            past = dict.fromkeys(cache.past_names(), empty)
+            past = {name: np.zeros(shape, np.float32) for name, shape in cache.empty_shapes(len(case.ids)).items()}
         present_names = cache.present_names() if cache else []
         positions = np.maximum(np.cumsum(case.mask, axis=1) - 1, 0)
         chunks = []

@@ -26,6 +26,8 @@ from gpt_export.graph.script import script, script_cached
 from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.passes import portable_passes, run_passes
 from gpt_export.passes.fused.grouped_attention import HEAD_MULTIPLE
+from gpt_export.passes.quantized.calibration import calibrate
+from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.variants import VARIANT_PATHS, in_profile, write_variant
@@ -34,7 +36,6 @@ from gpt_export.report.page import REPORT_NAME, report_html
 from gpt_export.runtime.signature import example_sizes
 from gpt_export.sources.source import Source
 from gpt_export.targets import READERS, write_consumer_files
-from gpt_export.weights.quantize.calibration import calibrate
 from gpt_export.weights.quantize.schemes import PLANS, Precision
 
 logger = logging.getLogger(__name__)
@@ -55,26 +56,27 @@ def export(
     """
     check_output(output, replace=replace)
     config = settled(config, source)
-    cases = choose_cases(source, config)
+    cases = choose_cases(source, config.gate_settings)
     model = build_graph(source, config, on_stage) if config.onnx else None
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
-        draft = Artifact(staged.folder, _write_manifest(staged.folder, source, config, written))
+        draft = Artifact(staged.folder, _manifest(staged.folder, source, config, written))
         write_consumer_files(staged.folder, draft.manifest)
         model_files = _files(staged.folder)  # what comes from here on tells what was measured
         report, parity = None, None
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
-                report = compare_artifact(draft, source, config, Path(scratch), on_stage)
+                report = compare_artifact(draft, source, config.gate_settings, cases, Path(scratch), on_stage)
             if config.gate == "enforce":
                 raise_if_failed(report, "nothing was published", draft.manifest)
             parity = report.summary()
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
         write_consumer_files(staged.folder, dataclasses.replace(draft.manifest, parity=parity), READERS)
-        manifest = _write_manifest(staged.folder, source, config, written, parity, model_files)
+        manifest = _manifest(staged.folder, source, config, written, parity, model_files)
         if report is not None:  # the page lists every other file
             (staged.folder / REPORT_NAME).write_text(report_html(report, manifest), encoding="utf-8")
-            manifest = _write_manifest(staged.folder, source, config, written, parity, model_files)
+            manifest = _manifest(staged.folder, source, config, written, parity, model_files)
+        (staged.folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         on_stage("publish")
         return Artifact(staged.publish(), manifest)
 
@@ -90,7 +92,7 @@ def settled(config: ExportConfig, source: Source) -> ExportConfig:
         torchscript = source.torchscript or not config.onnx
     profile = config.profile or ("ort" if fusible(source) else "portable")
     if not fusible(source) and (profile == "ort" or config.precisions != ("fp32",)):
-        what = "no cache" if source.cache is None else f"heads of width {source.cache.head_dim}"
+        what = "no cache" if source.cache is None else f"heads of width {source.cache.layers[0].key_dim}"
         raise ConfigError(
             f"{source.name} is a graph with {what}, and onnxruntime's fused operators (profile ort, and every "
             f"precision but fp32) are for graphs with a cache and a head width that {HEAD_MULTIPLE} divides; "
@@ -101,7 +103,9 @@ def settled(config: ExportConfig, source: Source) -> ExportConfig:
 
 def fusible(source: Source) -> bool:
     """Whether the graph of `source` can be put in onnxruntime's fused operators."""
-    return source.cache is not None and source.cache.head_dim % HEAD_MULTIPLE == 0
+    return source.cache is not None and all(
+        layer.key_dim == layer.value_dim and layer.key_dim % HEAD_MULTIPLE == 0 for layer in source.cache.layers
+    )
 
 
 def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> ir.Model:
@@ -152,7 +156,8 @@ def _write_files(
             calibrated = None
             if precision == "int4" and config.calibration is not None:
                 on_stage("calibrate int4")
-                calibrated = calibrate(source, PLANS[precision], config.calibration)
+                windows = calibration_windows(source, config.calibration)
+                calibrated = calibrate(base, source.weights, windows, PLANS[precision])
             on_stage(f"write {precision}")
             path = folder / VARIANT_PATHS[precision]
             file = write_variant(base, precision, source, config, path, calibrated)
@@ -165,7 +170,7 @@ def _write_files(
     return _Written(variants, hashes)
 
 
-def _write_manifest(
+def _manifest(
     folder: Path,
     source: Source,
     config: ExportConfig,
@@ -174,7 +179,7 @@ def _write_manifest(
     model_files: Collection[Path] | None = None,
 ) -> Manifest:
     paths = _files(folder)
-    manifest = Manifest(
+    return Manifest(
         name=source.name,
         source=source.record,
         export=config.to_dict(),
@@ -197,8 +202,6 @@ def _write_manifest(
         },
         measured=[path.relative_to(folder).as_posix() for path in paths if path not in (model_files or paths)],
     )
-    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
 
 
 def _files(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError, ContextError, InputError, RuntimeVersionError
 from gpt_export.runtime.decoding import Decoding, RecomputedDecoding
 from gpt_export.runtime.grown_cache import GrownDecoding
+from gpt_export.runtime.options import CPU, session_options, start_session
 from gpt_export.runtime.sampling import Sampling, generators
 from gpt_export.runtime.shared_cache import SharedDecoding
 from gpt_export.runtime.signature import CacheShape
@@ -33,7 +34,7 @@ class Session:
         self.context_length = int(manifest.model["context_length"])
         self._variant = manifest.variants[variant]
         cache = self._variant["cache"]
-        self.cache = CacheShape(**cache) if cache else None
+        self.cache = CacheShape.from_dict(cache) if cache else None
         """The shape of the key-value cache, None for a graph without one."""
         self._session = session
 
@@ -76,6 +77,15 @@ class Session:
                 if _identity(folder) == before:
                     return cls(artifact.manifest, opened, variant)
         raise ArtifactError(f"{folder} was replaced {_OPEN_ATTEMPTS} times while it was opened; open it again")
+
+    @classmethod
+    def of(cls, artifact: Artifact, variant: str = "fp32", *, prepack: bool = True) -> Session:
+        """The session on one variant of an artifact whose manifest is at hand; nothing of it is read again.
+
+        Raises:
+            ArtifactError, RuntimeVersionError: as in `open`.
+        """
+        return cls(artifact.manifest, _start(artifact, variant, None, None, prepack), variant)
 
     def logits(self, ids: ArrayLike, attention_mask: ArrayLike | None = None) -> NDArray[np.float32]:
         """Logits, float32 (batch, sequence, vocabulary), of token ids, int64 (batch, sequence).
@@ -176,7 +186,7 @@ def open_decoding(
     """The decoding of a new batch that fits the graph of `variant`, an entry of a manifest's variants."""
     if not variant["cache"]:
         return RecomputedDecoding(session, batch)
-    cache = CacheShape(**variant["cache"])
+    cache = CacheShape.from_dict(variant["cache"])
     dtype = np.dtype(str(variant.get("cache_dtype", "float32")))
     if variant.get("shared_cache") and session.get_providers()[0] == "CPUExecutionProvider":
         return SharedDecoding(session, cache, batch, context_length, dtype)
@@ -254,18 +264,8 @@ def _start(
 ) -> ort.InferenceSession:
     path = artifact.variant_path(variant)
     check_version(str(artifact.manifest.variants[variant]["minimum_onnxruntime"]))
-    options: Any = ort.SessionOptions()
-    options.log_severity_level = 3  # errors; a warning of onnxruntime's is no news to the application
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if not prepack:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    if "MatMulIntegerToFloat" in artifact.manifest.variants[variant].get("operators", {}) and may_saturate():
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return ort.InferenceSession(str(path), options, providers=list(providers or ["CPUExecutionProvider"]))
-    except Exception as error:  # onnxruntime's errors share no base class of their own
-        reason = " ".join(str(error).split())
-        raise ArtifactError(
-            f"onnxruntime cannot load {path}: {reason}; verify the artifact or export it again"
-        ) from error
+    operators = artifact.manifest.variants[variant].get("operators", {})
+    options = session_options(
+        threads=threads, prepack=prepack, saturating="MatMulIntegerToFloat" in operators and may_saturate()
+    )
+    return start_session(path, options, providers or CPU, remedy="verify the artifact or export it again")

@@ -77,7 +77,7 @@ def _source(
         return filled(lambda: GPTModel(config), {key: tensor.float() for key, tensor in weights.items()})
 
     skeleton = blank(lambda: GPTDecoder(config)) if cached else blank(lambda: GPTModel(config))
-    cache = CacheShape(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim)
+    cache = CacheShape.alike(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim)
     return Source(
         name=name,
         record=record,

@@ -11,7 +11,7 @@ from gpt_export.targets.facts import Facts
 from gpt_export_models.config import GPT_CONFIG_124M
 
 PATHS = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx", "int4": "model_q4.onnx"}
-SHAPE = CacheShape(n_layers=2, n_heads=4, head_dim=8)
+SHAPE = CacheShape.alike(n_layers=2, n_heads=4, head_dim=8)
 GPT2: dict[str, Any] = {**GPT_CONFIG_124M, "emb_dim": 32, "n_heads": 4, "n_layers": 2, "tied_head": True}
 
 
@@ -53,7 +53,6 @@ def facts(*variants: str, **settings: Any) -> Facts:
 
 
 def _variant(name: str, signature: Signature, cache: CacheShape | None) -> dict[str, Any]:
-    shape = None if cache is None else {"n_layers": cache.n_layers, "n_heads": cache.n_heads}
     return {
         "path": f"onnx/{PATHS[name]}",
         "opset": 18,
@@ -61,6 +60,6 @@ def _variant(name: str, signature: Signature, cache: CacheShape | None) -> dict[
         "minimum_onnxruntime": "1.17",
         "inputs": [spec.to_dict() for spec in signature.inputs],
         "outputs": [spec.to_dict() for spec in signature.outputs],
-        "cache": None if shape is None or cache is None else shape | {"head_dim": cache.head_dim},
+        "cache": cache.to_dict() if cache else None,
         "weights": {},
     }
