@@ -10,8 +10,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 ARTIFACT := artifacts/dummy-124m
 CONSUMERS := .consumers
 
-.PHONY: export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export \
-	bench-noise bench-stages versions screenshot web-screenshot clean
+.PHONY: export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
+	bench-stages versions screenshot web-screenshot clean
 
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
