@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +61,32 @@ def publish(
     )
     if html and gate == "off":
         raise ConfigError("--html needs a comparison to show; leave --gate off out")
-    with progress() as on_stage, redirect_stdout(sys.stderr):  # what the user's code prints is no result of ours
+    # What the user's code prints is no result of ours.
+    with progress() as on_stage, contextlib.redirect_stdout(sys.stderr):
         on_stage("read the source")
         found = read_source(source, seed=seed, config_file=config_file, heads=heads, weights=weights, cached=cached)
         target = output or ARTIFACTS / f"{found.name}{suffix}"
         if html:
             refuse_inside(html, target)
-        try:
+        with _refusal_shown(html, found.name):
             artifact = export(found, config, target, replace=force, on_stage=on_stage)
-        except ParityError as error:
-            if html and isinstance(error.report, ParityReport):
-                manifest = error.manifest if isinstance(error.manifest, Manifest) else None
-                write_page(html, report_html(error.report, manifest, name=found.name))
-            raise
     if html:
         write_page(html, (artifact.folder / REPORT_NAME).read_text(encoding="utf-8"))
     echo_result(
         {"artifact": str(artifact.folder), "manifest": artifact.manifest.to_dict()}, summary(artifact, output or target)
     )
+
+
+@contextlib.contextmanager
+def _refusal_shown(html: Path | None, name: str) -> Iterator[None]:
+    """Writes the page of a comparison that fails inside, for which nothing is published; the error goes on."""
+    try:
+        yield
+    except ParityError as error:
+        if html and isinstance(error.report, ParityReport):
+            manifest = error.manifest if isinstance(error.manifest, Manifest) else None
+            write_page(html, report_html(error.report, manifest, name=name))
+        raise
 
 
 def summary(artifact: Artifact, shown: Path) -> str:

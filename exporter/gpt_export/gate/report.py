@@ -236,6 +236,8 @@ class ParityReport:
     """The worst case token by token, see `gpt_export.gate.opened`."""
     quantized: Mapping[str, Any] = field(default_factory=dict)
     """By variant, how far its quantised matrices are from their source; see `gpt_export.gate.codes_check`."""
+    measured_on: Mapping[str, Any] = field(default_factory=dict)
+    """The machine whose rounding the figures have; see `gpt_export.gate.measured_on`."""
 
     @property
     def first_fault(self) -> Deviation | None:
@@ -268,6 +270,7 @@ class ParityReport:
             "passed": self.passed,
             "failures": list(self.failures),
             "first_fault": fault.to_dict() if fault else None,
+            "measured_on": dict(self.measured_on),
             "noise": self.noise,
             "limits": self.limits.to_dict(),
             "notes": list(self.notes),

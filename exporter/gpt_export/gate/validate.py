@@ -123,37 +123,59 @@ def validate(
     del module
     let_go()
     results: dict[str, tuple[CaseResult, ...]] = {}
-    opened, opened_ratio = None, -1.0
+    judging = _Judging(reference, logits, noise, describe)
     for target, candidate in candidates.items():
         on_stage(f"run {target}")
         gc.collect()
-        taken = [case for case in cases if case.needs in candidate.takes]
-        if not taken:
-            names = ", ".join(case.name for case in cases)
-            raise ConfigError(f"none of the cases {names} can be run on {target}; choose default, or another case")
-        try:
-            run = candidate.open()
-        except ArtifactError as error:  # the runtime refuses the file: no case of it can be believed
-            reason = " ".join(str(error).split())
-            results[target] = tuple(
-                CaseResult.faulty(case.name, case.ids.shape, case.note, f"does not load: {reason}") for case in taken
-            )
-            continue
-        found = []
-        for case in taken:
-            result, produced = _compared(case, run, logits, Tolerance(limits=candidate.limits, noise=noise))
-            if not result.passed:
-                result = _second_opinion(result, produced, case, reference, logits, candidate.limits)
-            found.append(result)
-            if produced is not None and result.limit is not None and result.worst_ratio > opened_ratio:
-                opened_ratio = result.worst_ratio
-                opened = open_case(target, case, logits.of(case), produced, result.worst_index, describe)
-        results[target] = tuple(found)
-        del run
+        results[target] = judging.results(target, candidate, cases)
     if noise > NOISE_CEILING:
         fault = f"eager float32 is {noise:.2g} of its logits off float64, too much to judge by; is dropout left on?"
         results = {target: tuple(result.with_fault(fault) for result in found) for target, found in results.items()}
-    return Comparison(results, noise, opened, notes, faults)
+    return Comparison(results, noise, judging.opened, notes, faults)
+
+
+@dataclass(slots=True)
+class _Judging:
+    """What every candidate is held to, and the worst case so far."""
+
+    reference: Callable[[], nn.Module]
+    logits: ReferenceLogits
+    noise: float
+    describe: Describe | None
+    opened: Mapping[str, Any] | None = None
+    """Of the cases whose logits are bounded, the one that used most of what it is allowed, token by token."""
+    opened_ratio: float = -1.0
+
+    def results(self, target: str, candidate: Candidate, cases: tuple[Case, ...]) -> tuple[CaseResult, ...]:
+        """The verdicts on the cases that the candidate can take, which is opened for them."""
+        taken = _taken(target, candidate, cases)
+        try:
+            run = candidate.open()
+        except ArtifactError as error:  # the runtime refuses the file: no case of it can be believed
+            return _unloaded(taken, error)
+        return tuple(self._result(target, case, run, candidate.limits) for case in taken)
+
+    def _result(self, target: str, case: Case, run: Run, limits: Limits) -> CaseResult:
+        result, found = _compared(case, run, self.logits, Tolerance(limits=limits, noise=self.noise))
+        if not result.passed:
+            result = _second_opinion(result, found, case, self.reference, self.logits, limits)
+        if found is not None and result.limit is not None and result.worst_ratio > self.opened_ratio:
+            self.opened_ratio = result.worst_ratio
+            self.opened = open_case(target, case, self.logits.of(case), found, result.worst_index, self.describe)
+        return result
+
+
+def _taken(target: str, candidate: Candidate, cases: tuple[Case, ...]) -> list[Case]:
+    taken = [case for case in cases if case.needs in candidate.takes]
+    if not taken:
+        names = ", ".join(case.name for case in cases)
+        raise ConfigError(f"none of the cases {names} can be run on {target}; choose default, or another case")
+    return taken
+
+
+def _unloaded(cases: Iterable[Case], error: ArtifactError) -> tuple[CaseResult, ...]:
+    reason = " ".join(str(error).split())
+    return tuple(CaseResult.faulty(case.name, case.ids.shape, case.note, f"does not load: {reason}") for case in cases)
 
 
 def probe_noise(reference: nn.Module, cases: Iterable[Case]) -> tuple[float, tuple[str, ...]]:

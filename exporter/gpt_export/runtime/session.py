@@ -17,6 +17,7 @@ from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError, ContextError, InputError, RuntimeVersionError
 from gpt_export.runtime.decoding import Decoding, RecomputedDecoding
 from gpt_export.runtime.grown_cache import GrownDecoding
+from gpt_export.runtime.options import CPU, session_options, start_session
 from gpt_export.runtime.sampling import Sampling, generators
 from gpt_export.runtime.shared_cache import SharedDecoding
 from gpt_export.runtime.signature import CLASSES, LOGITS, CacheShape, Head
@@ -78,6 +79,15 @@ class Session:
                 if _identity(folder) == before:
                     return cls(artifact.manifest, opened, variant)
         raise ArtifactError(f"{folder} was replaced {_OPEN_ATTEMPTS} times while it was opened; open it again")
+
+    @classmethod
+    def of(cls, artifact: Artifact, variant: str = "fp32", *, prepack: bool = True) -> Session:
+        """The session on one variant of an artifact whose manifest is at hand; nothing of it is read again.
+
+        Raises:
+            ArtifactError, RuntimeVersionError: as in `open`.
+        """
+        return cls(artifact.manifest, _start(artifact, variant, None, None, prepack), variant)
 
     def logits(self, ids: ArrayLike, attention_mask: ArrayLike | None = None) -> NDArray[np.float32]:
         """Logits, float32 (batch, sequence, vocabulary), of token ids, int64 (batch, sequence).
@@ -271,18 +281,8 @@ def _start(
 ) -> ort.InferenceSession:
     path = artifact.variant_path(variant)
     check_version(str(artifact.manifest.variants[variant]["minimum_onnxruntime"]))
-    options: Any = ort.SessionOptions()
-    options.log_severity_level = 3  # errors; a warning of onnxruntime's is no news to the application
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if not prepack:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    if "MatMulIntegerToFloat" in artifact.manifest.variants[variant].get("operators", {}) and may_saturate():
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return ort.InferenceSession(str(path), options, providers=list(providers or ["CPUExecutionProvider"]))
-    except Exception as error:  # onnxruntime's errors share no base class of their own
-        reason = " ".join(str(error).split())
-        raise ArtifactError(
-            f"onnxruntime cannot load {path}: {reason}; verify the artifact or export it again"
-        ) from error
+    operators = artifact.manifest.variants[variant].get("operators", {})
+    options = session_options(
+        threads=threads, prepack=prepack, saturating="MatMulIntegerToFloat" in operators and may_saturate()
+    )
+    return start_session(path, options, providers or CPU, remedy="verify the artifact or export it again")

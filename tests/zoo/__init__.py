@@ -1,0 +1,35 @@
+"""Decoders as people write them: who they are, what they compute, and what a perfect tool makes of each."""
+
+from tests.zoo import (
+    blocks,
+    book,
+    experts,
+    heads,
+    llama2c,
+    nanochat,
+    nanogpt,
+    positions,
+    rotations,
+    scores,
+    speedrun,
+    spellings,
+)
+from tests.zoo.animal import Animal, animals, find
+
+__all__ = [
+    "Animal",
+    "animals",
+    "blocks",
+    "book",
+    "experts",
+    "find",
+    "heads",
+    "llama2c",
+    "nanochat",
+    "nanogpt",
+    "positions",
+    "rotations",
+    "scores",
+    "speedrun",
+    "spellings",
+]
