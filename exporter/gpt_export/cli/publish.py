@@ -61,10 +61,8 @@ def publish(
     )
     if html and gate == "off":
         raise ConfigError("--html needs a comparison to show; leave --gate off out")
-    with (
-        progress() as on_stage,
-        contextlib.redirect_stdout(sys.stderr),
-    ):  # what the user's code prints is no result of ours
+    # What the user's code prints is no result of ours.
+    with progress() as on_stage, contextlib.redirect_stdout(sys.stderr):
         on_stage("read the source")
         found = read_source(source, seed=seed, config_file=config_file, heads=heads, weights=weights, cached=cached)
         target = output or ARTIFACTS / f"{found.name}{suffix}"
