@@ -5,14 +5,17 @@ from tests.zoo import (
     book,
     experts,
     heads,
+    latent,
     llama2c,
     nanochat,
     nanogpt,
+    outputs,
     positions,
     rotations,
     scores,
     speedrun,
     spellings,
+    wrapped,
 )
 from tests.zoo.animal import Animal, animals, find
 
@@ -24,12 +27,15 @@ __all__ = [
     "experts",
     "find",
     "heads",
+    "latent",
     "llama2c",
     "nanochat",
     "nanogpt",
+    "outputs",
     "positions",
     "rotations",
     "scores",
     "speedrun",
     "spellings",
+    "wrapped",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gpt_export.cli.report_page import refuse_inside, write_page
 from gpt_export.errors import ConfigError, ParityError
 from gpt_export.gate.report import ParityReport
 from gpt_export.graph.opsets import DEFAULT_OPSET
-from gpt_export.pipeline.config import ExportConfig, Gate, Profile
+from gpt_export.pipeline.config import ExportConfig, Gate, Profile, Road
 from gpt_export.pipeline.stages import export
 from gpt_export.report.page import REPORT_NAME, report_html
 from gpt_export.sources.names import read_source
@@ -28,6 +29,9 @@ def publish(
     seed: int,
     force: bool,
     config_file: Path | None,
+    heads: int | None,
+    weights: Path | None,
+    road: Road = "auto",
     cached: bool = True,
     suffix: str = "",
     onnx: bool = True,
@@ -49,6 +53,7 @@ def publish(
         gate=gate,
         torchscript=torchscript,
         profile=profile,
+        road=road,
         precisions=names_in(precisions),
         calibration=None if calibration is None else read_text(calibration),
         single_file=single_file,
@@ -56,9 +61,10 @@ def publish(
     )
     if html and gate == "off":
         raise ConfigError("--html needs a comparison to show; leave --gate off out")
-    with progress() as on_stage:
+    # What the user's code prints is no result of ours.
+    with progress() as on_stage, contextlib.redirect_stdout(sys.stderr):
         on_stage("read the source")
-        found = read_source(source, seed=seed, config_file=config_file, cached=cached)
+        found = read_source(source, seed=seed, config_file=config_file, heads=heads, weights=weights, cached=cached)
         target = output or ARTIFACTS / f"{found.name}{suffix}"
         if html:
             refuse_inside(html, target)

@@ -56,6 +56,8 @@ def judge(
         cases,
         scratch,
         on_stage,
+        head=source.answers,
+        vocab_size=source.vocab_size,
         describe=source.describe_token,
         let_go=source.let_go,
     )
@@ -64,7 +66,9 @@ def judge(
         weights=subject.weights,
         noise=found.noise,
         limits=limits,
+        reference_faults=found.faults,
         faults=tuple(subject.faults),
+        reference_faults=found.faults,
         notes=(*source.notes, *subject.notes, *found.notes),
         opened=found.opened,
         measured_on=measured_on(),

@@ -61,6 +61,8 @@ def raise_if_failed(report: ParityReport, consequence: str, manifest: Manifest |
     if failures := report.failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         where = f"; {report.first_fault.explain()}" if report.first_fault else ""
+        if report.reference_faults:  # the export may well be the model: it is the model that is no decoder
+            raise ParityError(f"{failures[0]}; {consequence}", report, manifest)
         raise ParityError(f"the export is not the model: {failures[0]}{more}{where}; {consequence}", report, manifest)
 
 

@@ -18,22 +18,20 @@ from gpt_export.artifact.libraries import library_versions
 from gpt_export.artifact.manifest import MANIFEST_NAME, Manifest, dump
 from gpt_export.artifact.reading import Artifact
 from gpt_export.artifact.staging import check_output, stage
-from gpt_export.errors import ConfigError, GraphError
+from gpt_export.errors import ConfigError
 from gpt_export.gate.case import Case
 from gpt_export.gate.cases import choose_cases
 from gpt_export.graph import torchscript
-from gpt_export.graph.script import script, script_cached
-from gpt_export.graph.to_onnx import to_onnx
-from gpt_export.passes import portable_passes, run_passes
-from gpt_export.passes.fused.grouped_attention import HEAD_MULTIPLE
+from gpt_export.graph.script import script
+from gpt_export.passes.fused.attention_reading import HEAD_MULTIPLE
 from gpt_export.passes.quantized.calibration import calibrate
 from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
 from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.graphs import scripts, take_road, with_road, without_script
 from gpt_export.pipeline.variants import VARIANT_PATHS, in_profile, write_variant
 from gpt_export.progress import OnStage, ignore
 from gpt_export.report.page import REPORT_NAME, report_html
-from gpt_export.runtime.signature import example_sizes
 from gpt_export.sources.source import Source
 from gpt_export.targets import READERS, write_consumer_files
 from gpt_export.weights.quantize.schemes import PLANS, Precision
@@ -55,9 +53,12 @@ def export(
             reference's and the gate is enforced.
     """
     check_output(output, replace=replace)
-    config = settled(config, source)
+    config, source = settled(config, source), without_script(source, config)
     cases = choose_cases(source, config.gate_settings)
-    model = build_graph(source, config, on_stage) if config.onnx else None
+    model = None
+    if config.onnx:
+        built = take_road(source, config, on_stage)
+        model, source = built.model, with_road(source, built)
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
         draft = Artifact(staged.folder, _manifest(staged.folder, source, config, written))
@@ -89,7 +90,7 @@ def settled(config: ExportConfig, source: Source) -> ExportConfig:
     """
     torchscript = config.torchscript
     if torchscript is None:
-        torchscript = source.torchscript or not config.onnx
+        torchscript = not config.onnx or (source.torchscript and scripts(source))
     profile = config.profile or ("ort" if fusible(source) else "portable")
     if not fusible(source) and (profile == "ort" or config.precisions != ("fp32",)):
         what = "no cache" if source.cache is None else f"heads of width {source.cache.layers[0].key_dim}"
@@ -106,32 +107,6 @@ def fusible(source: Source) -> bool:
     return source.cache is not None and all(
         layer.key_dim == layer.value_dim and layer.key_dim % HEAD_MULTIPLE == 0 for layer in source.cache.layers
     )
-
-
-def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> ir.Model:
-    """The graph of `source` in standard operators, its weights still inputs.
-
-    A module that does not run on the meta device (it holds loose tensors, or names a device) is exported with its
-    weights in place; the graph is the same, the memory is not.
-
-    Raises:
-        ScriptError: the module does not script.
-        GraphError: the script has no ONNX form.
-    """
-    signature = source.signature()
-    on_stage("script")
-    scripted = script_cached(source.skeleton, source.cache.n_layers) if source.cache else script(source.skeleton)
-    on_stage("graph")
-    try:
-        model = to_onnx(scripted, signature, config.opset, example_sizes(source.context_length), "meta")
-    except GraphError as error:
-        if source.cache:  # our own decoder exports on meta; if it does not, weights would not help
-            raise
-        logger.info("no graph without weights (%s); exporting with the weights in place", error)
-        scripted = script(source.reference())
-        model = to_onnx(scripted, signature, config.opset, example_sizes(source.context_length), "cpu")
-    on_stage("passes")
-    return run_passes(model, portable_passes(source.first_names()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +161,8 @@ def _manifest(
         model={
             "vocab_size": source.vocab_size,
             "context_length": source.context_length,
+            "head": source.answers.to_dict(),
+            "judged_against": source.judged_against,
             "tokenizer": None if source.tokenizer is None else source.tokenizer.name,
             "configuration": dict(source.configuration),
             "notes": list(source.notes),
@@ -214,4 +191,4 @@ def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...])
     numbers = sum(source.weights[name].numel() for name in set(source.first_names().values()))
     bits = sum(_BITS[precision] for precision in config.precisions) if config.onnx else 0
     bits += 2 * 32 if config.torchscript else 0  # TorchScript is drafted and then written canonically
-    return bits * numbers // 8 + 4 * source.vocab_size * sum(case.positions for case in cases)
+    return bits * numbers // 8 + 4 * source.answers.width * sum(case.positions for case in cases)

@@ -20,7 +20,7 @@ from gpt_export.runtime.grown_cache import GrownDecoding
 from gpt_export.runtime.options import CPU, session_options, start_session
 from gpt_export.runtime.sampling import Sampling, generators
 from gpt_export.runtime.shared_cache import SharedDecoding
-from gpt_export.runtime.signature import CacheShape
+from gpt_export.runtime.signature import CLASSES, LOGITS, CacheShape, Head
 
 _OPEN_ATTEMPTS = 5
 
@@ -32,6 +32,8 @@ class Session:
         self.manifest = manifest
         self.vocab_size = int(manifest.model["vocab_size"])
         self.context_length = int(manifest.model["context_length"])
+        self.head = head_of(manifest)
+        """What the graph says of its ids: scores of tokens or classes, and for which positions."""
         self._variant = manifest.variants[variant]
         cache = self._variant["cache"]
         self.cache = CacheShape.from_dict(cache) if cache else None
@@ -90,6 +92,9 @@ class Session:
     def logits(self, ids: ArrayLike, attention_mask: ArrayLike | None = None) -> NDArray[np.float32]:
         """Logits, float32 (batch, sequence, vocabulary), of token ids, int64 (batch, sequence).
 
+        Of a graph that scores the last position alone they are (batch, 1, vocabulary), and of one that scores classes
+        they are the classes' scores, (batch, sequence, classes) or (batch, classes): `head` says which.
+
         Args:
             attention_mask: 1 on tokens and 0 on padding, of the shape of the ids; no padding if left out. Only graphs
                 with a cache take one. Logits at padding mean nothing.
@@ -103,7 +108,8 @@ class Session:
 
     def decoding(self, batch: int) -> Decoding:
         """A new batch of `batch` rows, to be fed a few tokens at a time. What is fed is not checked."""
-        return open_decoding(self._session, self._variant, batch, self.context_length)
+        output = LOGITS if self.head.of == "tokens" else CLASSES
+        return open_decoding(self._session, self._variant, batch, self.context_length, output)
 
     def generate(
         self,
@@ -131,6 +137,11 @@ class Session:
             InputError: as in `logits`, or a sampling value out of range; before the first step.
             ContextError: the context is full; after the last token that fits.
         """
+        if self.head.of == "classes":
+            raise InputError(
+                f"{self.manifest.name} scores {self.head.width} classes and no next token, so it cannot continue a "
+                "text; Session.logits gives the scores"
+            )
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         checked = check_ids(ids, self.vocab_size, self.context_length)
         mask = self._mask(attention_mask, checked)
@@ -181,16 +192,22 @@ class Session:
 
 
 def open_decoding(
-    session: ort.InferenceSession, variant: Mapping[str, Any], batch: int, context_length: int
+    session: ort.InferenceSession, variant: Mapping[str, Any], batch: int, context_length: int, output: str = LOGITS
 ) -> Decoding:
     """The decoding of a new batch that fits the graph of `variant`, an entry of a manifest's variants."""
     if not variant["cache"]:
-        return RecomputedDecoding(session, batch)
+        return RecomputedDecoding(session, batch, output)
     cache = CacheShape.from_dict(variant["cache"])
     dtype = np.dtype(str(variant.get("cache_dtype", "float32")))
     if variant.get("shared_cache") and session.get_providers()[0] == "CPUExecutionProvider":
         return SharedDecoding(session, cache, batch, context_length, dtype)
     return GrownDecoding(session, cache, batch, dtype)
+
+
+def head_of(manifest: Manifest) -> Head:
+    """What the graphs of an artifact say of their ids; manifests from before there was a choice say logits."""
+    head = manifest.model.get("head")
+    return Head(**head) if head else Head(width=int(manifest.model["vocab_size"]))
 
 
 def check_ids(ids: ArrayLike, vocab_size: int, context_length: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from gpt_export.passes.fused.last_logits import KeepLastLogits
 from gpt_export.passes.fused.pack_projections import PackProjections
 from gpt_export.passes.fused.skip_norm import fuse_skip_norms
 from gpt_export.pipeline.config import ExportConfig
-from gpt_export.pipeline.stages import build_graph
+from gpt_export.pipeline.graphs import build_graph
 from gpt_export.runtime.options import session_options
 from gpt_export.runtime.session import may_saturate
 from gpt_export.sources.source import Source

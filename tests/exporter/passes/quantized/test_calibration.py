@@ -17,7 +17,7 @@ import torch
 from gpt_export.errors import ConfigError
 from gpt_export.gate.limits import LIMITS
 from gpt_export.passes.quantized.calibration import calibrate
-from gpt_export.pipeline import calibration_text, stages
+from gpt_export.pipeline import calibration_text, graphs, stages
 from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.variants import in_profile
@@ -42,7 +42,7 @@ def calibrated(trained_source: Source) -> Mapping[tuple[str, ...], Codes]:
 
 def codes_of(source: Source) -> Mapping[tuple[str, ...], Codes]:
     config = stages.settled(ExportConfig(precisions=("int4",)), source)
-    base = in_profile(stages.build_graph(source, config), source, config)
+    base = in_profile(graphs.build_graph(source, config), source, config)
     return calibrate(base, source.weights, calibration_windows(source, CALIBRATION), PLAN)
 
 
