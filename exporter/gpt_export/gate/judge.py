@@ -68,7 +68,6 @@ def judge(
         limits=limits,
         reference_faults=found.faults,
         faults=tuple(subject.faults),
-        reference_faults=found.faults,
         notes=(*source.notes, *subject.notes, *found.notes),
         opened=found.opened,
         measured_on=measured_on(),
