@@ -40,7 +40,7 @@ def source_of(config: GPTConfig, weights: Mapping[str, Tensor], *, name: str) ->
         reference=lambda: filled(lambda: GPTModel(config), weights),
         skeleton=blank(lambda: GPTDecoder(config)),
         weights=weights,
-        cache=CacheShape(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim),
+        cache=CacheShape.alike(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim),
         torchscript=False,
         tokenizer=None,
         configuration=config.to_dict(),
