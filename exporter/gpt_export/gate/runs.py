@@ -84,6 +84,11 @@ def _is_fused(session: ort.InferenceSession) -> bool:
     return any(value.name == NUM_LOGITS_TO_KEEP for value in session.get_overridable_initializers())
 
 
+def by_prefixes(run: Run) -> Run:
+    """`run`, for cases that say so prefix by prefix."""
+    return lambda case: run_prefixes(run, case) if case.by_prefix else run(case)
+
+
 def run_prefixes(run: Run, case: Case) -> Logits:
     """The scores of every prefix's last position, or of the prefix as a whole, where that prefix ends.
 
@@ -105,13 +110,28 @@ def run_prefixes(run: Run, case: Case) -> Logits:
 def run_rows_alone(module: nn.Module, case: Case) -> Logits:
     """The eager logits of a case: of the whole batch, or of every row alone where some are padded."""
     if case.by_prefix:
-        return run_prefixes(run_of_module(module), case)
+        return _prefixes_alone(module, case)
     if case.mask.all():
         return logits_of(module, case.ids)
     alone = [logits_of(module, row)[0] for row in case.rows()]
     logits = np.zeros((*case.ids.shape, alone[0].shape[-1]), np.float32)
     logits[case.mask.astype(bool)] = np.concatenate(alone)
     return logits
+
+
+def _prefixes_alone(module: nn.Module, case: Case) -> Logits:
+    """The scores of every row's prefixes without its padding, where they end; see `run_prefixes`."""
+    if case.mask.all():
+        return run_prefixes(run_of_module(module), case)
+    scores: Logits | None = None
+    for row, (ids, mask) in enumerate(zip(case.ids, case.mask.astype(bool), strict=True)):
+        for end in case.ends():
+            if mask[end - 1]:
+                found = logits_of(module, ids[:end][mask[:end]][None]).reshape(-1)
+                scores = np.zeros((*case.ids.shape, found.size), np.float32) if scores is None else scores
+                scores[row, end - 1] = found
+    assert scores is not None
+    return scores
 
 
 def logits_of(module: nn.Module, ids: NDArray[np.int64]) -> Logits:
