@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from gpt_export.runtime.signature import LOGITS
 
@@ -27,6 +28,7 @@ def score_every_position(model: ir.Model) -> bool:
             value.replace_all_uses_with(whole)
             for each in behind:
                 each.shape = None
+            RemoveUnusedNodesPass()(model)
             return True
         waiting += [each for each in node.inputs if each is not None]
     return False
