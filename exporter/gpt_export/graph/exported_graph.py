@@ -36,13 +36,14 @@ def tidy(model: ir.Model, program: ExportedProgram, signature: Signature) -> Non
         GraphError: a constant has no data, or the graph has other outputs than the signature.
     """
     InlinePass()(model)
-    _take_weights_out(model, set(program.state_dict) | set(_buffers(program)))
+    # Buffers that are not persistent are in no state dict.
+    _take_weights_out(model, {*program.state_dict, *program.graph_signature.inputs_to_buffers.values()})
     _check_outputs(model.graph, signature)
     fold_constants(model, onnx_shape_inference=False, output_size_limit=_FOLDED_ELEMENTS)
     IdentityEliminationPass()(model)
     CommonSubexpressionEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
-    RemoveUnusedFunctionsPass()(model)
+    RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     RemoveUnusedOpsetsPass()(model)
     _name_dims(model, signature)
     _name_nodes(model)
@@ -51,11 +52,6 @@ def tidy(model: ir.Model, program: ExportedProgram, signature: Signature) -> Non
         for value, spec in zip(values, specs, strict=False):
             value.name = spec.name
     model.graph.name = "main_graph"
-
-
-def _buffers(program: ExportedProgram) -> Iterable[str]:
-    """The names of buffers, those that are not in a state dict among them."""
-    return program.graph_signature.inputs_to_buffers.values()
 
 
 def _take_weights_out(model: ir.Model, weights: set[str]) -> None:

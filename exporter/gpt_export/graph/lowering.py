@@ -41,6 +41,8 @@ _SAME_AS_INPUT = frozenset(
 )
 """Operators whose result is their first input once nothing is written to; of dropout, when it does not train."""
 _CHECKS = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"})
+_PLACE = ("nn_module_stack", "stack_trace")
+"""What a node's facts say of where in the module it is."""
 _patching = threading.RLock()
 
 
@@ -62,8 +64,8 @@ def lowered_in_place() -> Iterator[None]:
         return program
 
     with _patching:
-        _fx_passes.decompose_with_registry = decompose
-        interpreter.run_node = _promote_alone  # type: ignore[method-assign]
+        _fx_passes.decompose_with_registry = decompose  # type: ignore[assignment]
+        interpreter.run_node = _promote_alone  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:
@@ -160,8 +162,8 @@ def _describe(node: fx.Node, inner: fx.Graph, copies: dict[fx.Node, fx.Node]) ->
     """Gives the copies of the inner nodes the place in the module that `node` has."""
     for part in inner.nodes:
         if part.op == "call_function":
-            told = {key: node.meta[key] for key in ("nn_module_stack", "stack_trace") if key in node.meta}
-            copies[part].meta = {**part.meta, **told}
+            copies[part].meta = dict(part.meta)
+            copies[part].meta.update((key, node.meta[key]) for key in _PLACE if key in node.meta)
 
 
 def _replace(node: fx.Node, other: Any) -> None:

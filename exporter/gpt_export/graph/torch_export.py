@@ -6,6 +6,7 @@ The contract is that of `to_onnx`: weights are inputs behind those of the signat
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -15,11 +16,11 @@ from torch.export import ExportedProgram
 
 from gpt_export.errors import GraphError
 from gpt_export.graph.captured import capture
-from gpt_export.graph.causes import explained
+from gpt_export.graph.causes import chain_of, explained, frame_in_text, user_frame
 from gpt_export.graph.exported_graph import tidy
 from gpt_export.graph.lowering import lowered_in_place
-from gpt_export.graph.opsets import check_opset
 from gpt_export.graph.opset_17 import lower_opset
+from gpt_export.graph.opsets import check_opset
 from gpt_export.graph.silence import silence
 from gpt_export.graph.to_onnx import apply_signature
 from gpt_export.runtime.signature import Signature
@@ -31,7 +32,12 @@ LOWEST_OPSET = 18
 
 
 def export_to_onnx(
-    module: nn.Module, signature: Signature, opset: int, sizes: Mapping[str, int], device: str
+    module: nn.Module,
+    signature: Signature,
+    opset: int,
+    sizes: Mapping[str, int],
+    device: str,
+    longest: int | None = None,
 ) -> ir.Model:
     """The graph of `module`: first the signature's inputs, then one input for each parameter and buffer.
 
@@ -42,6 +48,7 @@ def export_to_onnx(
         module: in eval mode; its forward takes the signature's inputs and returns its outputs.
         sizes: of the dims that vary, in an example; small.
         device: where the module's weights are; "meta" for a module without.
+        longest: the longest sequence that the module takes, so far as it is known.
 
     Raises:
         ConfigError: the opset is not supported.
@@ -50,11 +57,11 @@ def export_to_onnx(
     """
     check_opset(opset)
     with silence():
-        program = capture(module, signature, sizes, device)
+        program = capture(module, signature, sizes, device, longest)
         model = _translate(program, max(opset, LOWEST_OPSET), type(module).__name__)
         tidy(model, program, signature)
         if opset < LOWEST_OPSET:
-            lower_opset(model, opset)
+            lower_opset(model)
     apply_signature(model.graph, signature)
     logger.info("torch.export gave %d nodes at opset %d", len(model.graph), opset)
     return model
@@ -66,8 +73,19 @@ def _translate(program: ExportedProgram, opset: int, name: str) -> ir.Model:
             exported = torch.onnx.export(program, dynamo=True, opset_version=opset, optimize=False, verbose=False)
     except Exception as error:  # torch.onnx raises its own tree and internal types
         raise GraphError(
-            f"{name} does not become an ONNX graph by torch.export: {explained(error)}; "
+            f"{name} does not become an ONNX graph by torch.export: {_explained(error, program)}; "
             "write that part with operators that ONNX has"
         ) from error
     assert exported is not None  # torch says None for the old exporter
     return exported.model
+
+
+def _explained(error: Exception, program: ExportedProgram) -> str:
+    """The cause of a failed translation, with the user's line that asked for the operator."""
+    told = explained(error)
+    if user_frame(error) is not None:
+        return told
+    named = {name for link in chain_of(error) for name in re.findall(r"%(\w+) : ", str(link))}
+    traces = (str(node.meta.get("stack_trace")) for node in program.graph.nodes if node.name in named)
+    place = next((place for trace in traces if (place := frame_in_text(trace))), None)
+    return told if place is None else f"{told} ({place[0]}, line {place[1]})"
