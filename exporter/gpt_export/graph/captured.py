@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
-import sys
 from collections.abc import Iterator, Mapping
+from traceback import FrameSummary
 from typing import Any
 
 import torch
@@ -79,7 +78,7 @@ def _refuse_frozen(
         shape = placeholders[str(node_name)].meta["val"].shape
         for axis, dim in spec.dynamic_axes().items():
             size = shape[axis]
-            if not isinstance(size, torch.SymInt):
+            if not isinstance(size, torch.SymInt) or size.node.expr.is_number:
                 raise _frozen(name, f"fixes {dim} at {size}", _place_of_equality(guards))
             if dims.setdefault(size.node.expr, dim) != dim:
                 raise _frozen(name, f"makes {dim} equal to {dims[size.node.expr]}", _place_of_equality(guards))
@@ -103,14 +102,9 @@ def _place_of_equality(guards: list[Any]) -> tuple[str, int] | None:
 
 
 def _place_of(guard: Any) -> tuple[str, int] | None:
-    """The user's line at which a condition was taken.
-
-    torch writes `path:line in function`, the path without its beginning, so the file is looked for among the modules.
-    """
-    told = re.fullmatch(r"(.+):(\d+) in .*", str(getattr(guard.sloc, "maybe_user_loc", None)))
-    files = {str(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
-    found = sorted(file for file in files if told and file.endswith(told[1]))
-    return deepest_of_users([(file, int(told[2])) for file in found]) if told else None
+    """The user's line at which a condition was taken."""
+    frame = getattr(guard.sloc, "framework_loc", None)
+    return deepest_of_users([(frame.filename, frame.lineno or 0)]) if isinstance(frame, FrameSummary) else None
 
 
 def _broken_at(condition: Any, dims: Mapping[Any, str], sizes: Mapping[str, int], longest: int | None) -> str | None:

@@ -14,6 +14,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = ("site-packages", "dist-packages")
 _STANDARD = Path(sysconfig.get_paths()["stdlib"]).resolve()
 _PLACE = re.compile(r'File "([^"]+)", line (\d+)')
+_TORCHSCRIPT = "<--- HERE"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _TELLS_NOTHING = re.compile(r"Error when translating node|Error when calling function|Failed to (?:export|decompose)")
 """How the wrappers begin that torch puts around an error without naming its reason."""
@@ -30,7 +31,7 @@ def explained(error: BaseException) -> str:
 
 def innermost_cause(error: BaseException) -> str:
     """The first sentence of the deepest error in the chain that says anything: no colours, stack, or graph."""
-    said = [text for link in chain_of(error) if (text := _sentence(link))]
+    said = [text for link in chain_of(error) if (text := first_sentence(link))]
     telling = [text for text in said if not _TELLS_NOTHING.match(text)]
     return (telling or said or [type(error).__name__])[-1]
 
@@ -66,7 +67,9 @@ def _below_this_package(error: BaseException) -> list[tuple[str, int]]:
 
 
 def _places(text: str) -> list[tuple[str, int]]:
-    return [(file, int(line)) for file, line in _PLACE.findall(_COLOURS.sub("", text))]
+    """The places that a message names, the deepest last; TorchScript, which marks its own, says the deepest first."""
+    places = [(file, int(line)) for file, line in _PLACE.findall(_COLOURS.sub("", text))]
+    return places[::-1] if _TORCHSCRIPT in text else places
 
 
 def _is_users(filename: str) -> bool:
@@ -88,10 +91,11 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def _sentence(error: BaseException) -> str:
+def first_sentence(error: BaseException) -> str:
     """The first line of a message that has words, in one line; with the type's name where that is the message."""
     lines = [re.sub(r"\s+", " ", line).strip() for line in _COLOURS.sub("", str(error)).splitlines()]
-    first = next((line for line in lines if re.search(r"\w", line)), "").rstrip(":. ")
+    first = next((line for line in lines if re.search(r"\w", line)), "")
+    first = re.sub(r" at 0x[0-9a-f]+| at$", "", first).rstrip(":. ")
     if isinstance(error, KeyError | NotImplementedError | AssertionError | AttributeError | TypeError) or not first:
         first = f"{type(error).__name__}: {first}" if first else type(error).__name__
     return first if len(first) <= _LONGEST else first[:_LONGEST].rsplit(" ", 1)[0] + " ..."

@@ -21,11 +21,14 @@ from onnxscript.optimizer import fold_constants
 from torch.export import ExportedProgram
 
 from gpt_export.errors import GraphError
+from gpt_export.graph.settled_shapes import settle_shapes
 from gpt_export.runtime.signature import Signature
 from gpt_export.weights.layout import Layout, set_layout
 
 _FOLDED_ELEMENTS = 64
 """How many elements a folded constant may have: enough for shapes and axes, too few for tables."""
+_NO_MODULE = "_empty_nn_module_stack"
+"""How torch calls the place of a node that it made itself."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -39,7 +42,9 @@ def tidy(model: ir.Model, program: ExportedProgram, signature: Signature) -> Non
     # Buffers that are not persistent are in no state dict.
     _take_weights_out(model, {*program.state_dict, *program.graph_signature.inputs_to_buffers.values()})
     _check_outputs(model.graph, signature)
-    fold_constants(model, onnx_shape_inference=False, output_size_limit=_FOLDED_ELEMENTS)
+    fold_constants(model, onnx_shape_inference=True, output_size_limit=_FOLDED_ELEMENTS)
+    _take_weights_out(model, set())  # folding leaves initializers
+    settle_shapes(model.graph)
     IdentityEliminationPass()(model)
     CommonSubexpressionEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
@@ -89,7 +94,7 @@ def _check_outputs(graph: ir.Graph, signature: Signature) -> None:
         if value.shape is None or len(value.shape) != len(spec.dims):
             continue
         for axis, (found, wanted) in enumerate(zip(value.shape, spec.dims, strict=True)):
-            if isinstance(found, int) != isinstance(wanted, int):
+            if isinstance(found, int) and isinstance(wanted, str):
                 raise GraphError(
                     f"axis {axis} of {spec.name} is {found} in the graph of torch.export, not {wanted}; "
                     "return one row of logits for each token"
@@ -129,12 +134,17 @@ def _name_nodes(model: ir.Model) -> None:
 
 
 def _path(scopes: str) -> list[str]:
-    """The steps from module to module, each less what the one before it says; the last scope is the node itself."""
+    """The steps from module to module, each less what the one before it says; the last scope is the node itself.
+
+    A number is said with the list that it counts in: `trf_blocks.0`.
+    """
     steps: list[str] = []
     before = ""
     for scope in ast.literal_eval(scopes)[:-1]:
         step = scope.removeprefix(f"{before}.") if before else scope
-        if step and scope != before:
+        if step.isdigit() and steps:
+            steps[-1] += f".{step}"
+        elif step and scope != before and not step.startswith(_NO_MODULE):
             steps.append(step)
         before = scope
     return steps

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.onnx._internal.exporter import _decomp, _fx_passes
@@ -46,6 +47,31 @@ _PLACE = ("nn_module_stack", "stack_trace")
 _patching = threading.RLock()
 
 
+def _variance(x: Tensor, dims: list[int] | None, correction: float, *, keepdim: bool) -> Tensor:
+    """The variance as a hand would write it; torch's own goes through shapes that were broadcast by hand."""
+    axes = dims or list(range(x.ndim))
+    centred = x - x.mean(axes, keepdim=True)
+    variance = (centred * centred).mean(axes, keepdim=keepdim)
+    if correction == 0:
+        return variance
+    count = math.prod(x.shape[axis] for axis in axes)
+    return variance * (count / (count - correction))
+
+
+def _var_dim(x: Tensor, dim: list[int] | None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
+    return _variance(x, dim, float(unbiased), keepdim=keepdim)
+
+
+def _var_correction(
+    x: Tensor, dim: list[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    return _variance(x, dim, 1.0 if correction is None else correction, keepdim=keepdim)
+
+
+_OWN: Mapping[Any, Callable[..., Any]] = {_ATEN.var.dim: _var_dim, _ATEN.var.correction: _var_correction}
+"""Decompositions that give a shorter graph than torch's."""
+
+
 @contextlib.contextmanager
 def lowered_in_place() -> Iterator[None]:
     """Lets torch's ONNX exporter lower programs node by node, and whole only where that cannot be done."""
@@ -55,7 +81,7 @@ def lowered_in_place() -> Iterator[None]:
 
     def decompose(program: ExportedProgram, registry: Any) -> ExportedProgram:
         registered = set(_decomp.get_onnx_implemented_overloads(registry))
-        table = _decomp.create_onnx_friendly_decomposition_table(registered)
+        table = {**_decomp.create_onnx_friendly_decomposition_table(registered), **_OWN}
         try:
             _lower(program, registered, table)
         except NotLocalError as reason:

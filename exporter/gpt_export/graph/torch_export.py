@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -62,6 +63,7 @@ def export_to_onnx(
         tidy(model, program, signature)
         if opset < LOWEST_OPSET:
             lower_opset(model)
+            RemoveUnusedNodesPass()(model)
     apply_signature(model.graph, signature)
     logger.info("torch.export gave %d nodes at opset %d", len(model.graph), opset)
     return model
