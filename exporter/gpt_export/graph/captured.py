@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from traceback import FrameSummary
 from typing import Any
 
@@ -13,10 +14,10 @@ from torch.export import Dim, ExportedProgram
 
 from gpt_export.errors import GraphError
 from gpt_export.graph.causes import deepest_of_users, explained
-from gpt_export.runtime.signature import SEQUENCE, Signature
+from gpt_export.runtime.signature import BATCH, SEQUENCE, Signature
 
 _SMALLEST = 2
-"""The size from which torch.export takes a dim for one that varies; 0 and 1 it sees as special."""
+"""The size from which a condition on a size says something; 1 torch itself sees as special."""
 
 
 def capture(
@@ -53,18 +54,15 @@ def capture(
 
 
 def distinct(sizes: Mapping[str, int]) -> dict[str, int]:
-    """`sizes` with those of 1 put to 2 and no two alike: torch.export takes equal sizes for the same."""
+    """`sizes` with no two alike, since torch.export takes equal sizes for the same, and a batch of 2 or more.
+
+    Where two are alike the batch gives way: it has no limit, while a longer sequence may not fit the model's context.
+    """
     chosen: dict[str, int] = {}
-    for name, size in sorted(sizes.items(), key=lambda item: item[1], reverse=True):
-        free = (other for other in _from(size) if other not in chosen.values())
-        chosen[name] = next(free)
+    for name, size in sorted(sizes.items(), key=lambda item: item[0] == BATCH):
+        size = max(size, _SMALLEST) if name == BATCH else size
+        chosen[name] = next(other for other in itertools.count(size) if other not in chosen.values())
     return chosen
-
-
-def _from(size: int) -> Iterator[int]:
-    """`size`, what is below it down to 2, then what is above: a longer sequence may not fit the model's context."""
-    yield from range(max(size, 1), _SMALLEST - 1, -1)
-    yield from (other for other in range(size + 1, size + 10) if other >= _SMALLEST)
 
 
 def _refuse_frozen(

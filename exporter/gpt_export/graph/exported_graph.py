@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 import torch
@@ -18,7 +18,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedOpsetsPass,
 )
 from onnxscript.optimizer import fold_constants
-from torch.export import ExportedProgram
+from torch import nn
 
 from gpt_export.errors import GraphError
 from gpt_export.graph.settled_shapes import settle_shapes
@@ -32,18 +32,28 @@ _NO_MODULE = "_empty_nn_module_stack"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def tidy(model: ir.Model, program: ExportedProgram, signature: Signature) -> None:
-    """Changes `model`, made from `program`, to what a script's graph looks like.
+def first_names(module: nn.Module) -> dict[str, str]:
+    """For each name of a parameter or buffer of `module`, the first that its tensor has; tied weights share one."""
+    first: dict[int, str] = {}
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+
+
+def tidy(model: ir.Model, weights: Mapping[str, str], signature: Signature, sizes: Mapping[str, int]) -> None:
+    """Changes `model`, as torch's exporter gave it, to what a script's graph looks like.
+
+    Args:
+        weights: the names of parameters and buffers, each with the first name of its tensor.
+        sizes: of the dims that vary, in the example.
 
     Raises:
         GraphError: a constant has no data, or the graph has other outputs than the signature.
     """
     InlinePass()(model)
-    # Buffers that are not persistent are in no state dict.
-    _take_weights_out(model, {*program.state_dict, *program.graph_signature.inputs_to_buffers.values()})
-    _check_outputs(model.graph, signature)
+    _take_weights_out(model, weights)
+    _check_outputs(model.graph, signature, sizes)
     fold_constants(model, onnx_shape_inference=True, output_size_limit=_FOLDED_ELEMENTS)
-    _take_weights_out(model, set())  # folding leaves initializers
+    _take_weights_out(model, {})  # folding leaves initializers
     settle_shapes(model.graph)
     IdentityEliminationPass()(model)
     CommonSubexpressionEliminationPass()(model)
@@ -59,15 +69,19 @@ def tidy(model: ir.Model, program: ExportedProgram, signature: Signature) -> Non
     model.graph.name = "main_graph"
 
 
-def _take_weights_out(model: ir.Model, weights: set[str]) -> None:
-    """Makes inputs of initializers that are parameters or buffers, and nodes of the other constants."""
+def _take_weights_out(model: ir.Model, weights: Mapping[str, str]) -> None:
+    """Makes inputs of initializers that are parameters or buffers, and nodes of the other constants.
+
+    Of tied weights torch.export keeps the name that it met; the graph has the first.
+    """
     graph = model.graph
     for name, value in list(graph.initializers.items()):
         del graph.initializers[name]
         tensor = value.const_value
         if name in weights:
             value.const_value = None
-            set_layout(value, Layout.of(name))
+            value.name = weights[name]
+            set_layout(value, Layout.of(weights[name]))
             graph.inputs.append(value)
         elif value.uses():
             _constant_in_place_of(graph, value, tensor)
@@ -86,7 +100,7 @@ def _constant_in_place_of(graph: ir.Graph, value: ir.Value, tensor: ir.TensorPro
     value.replace_all_uses_with(made)
 
 
-def _check_outputs(graph: ir.Graph, signature: Signature) -> None:
+def _check_outputs(graph: ir.Graph, signature: Signature, sizes: Mapping[str, int]) -> None:
     """Looks for outputs that the graph computes for one size of a dim that should vary."""
     if len(graph.outputs) != len(signature.outputs):
         raise GraphError(f"the module returns {len(graph.outputs)} tensors, not {len(signature.outputs)}")

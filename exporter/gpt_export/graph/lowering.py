@@ -73,8 +73,12 @@ _OWN: Mapping[Any, Callable[..., Any]] = {_ATEN.var.dim: _var_dim, _ATEN.var.cor
 
 
 @contextlib.contextmanager
-def lowered_in_place() -> Iterator[None]:
-    """Lets torch's ONNX exporter lower programs node by node, and whole only where that cannot be done."""
+def lowered_in_place() -> Iterator[list[ExportedProgram]]:
+    """Lets torch's ONNX exporter lower programs node by node, and whole only where that cannot be done.
+
+    The list that comes with it gets each program as it is after that.
+    """
+    lowered: list[ExportedProgram] = []
     whole = _fx_passes.decompose_with_registry
     interpreter = type_promotion._TypePromotionInterpreter
     rerun = interpreter.run_node
@@ -86,14 +90,15 @@ def lowered_in_place() -> Iterator[None]:
             _lower(program, registered, table)
         except NotLocalError as reason:
             logger.info("lowering the whole program: %s", reason)
-            return whole(program, registry)
+            program = whole(program, registry)
+        lowered.append(program)
         return program
 
     with _patching:
         _fx_passes.decompose_with_registry = decompose  # type: ignore[assignment]
         interpreter.run_node = _promote_alone  # type: ignore[method-assign,assignment]
         try:
-            yield
+            yield lowered
         finally:
             _fx_passes.decompose_with_registry = whole
             interpreter.run_node = rerun  # type: ignore[method-assign]
@@ -126,6 +131,9 @@ def _lower(program: ExportedProgram, registered: set[Any], table: dict[Any, Call
     graph.lint()
     program.graph_module.graph = graph
     program.graph_module.recompile()
+    for spec, result in zip(program.graph_signature.output_specs, graph.output_node().args[0], strict=True):  # type: ignore[arg-type]
+        if isinstance(result, fx.Node):
+            spec.arg.name = result.name
 
 
 def _is_plain(node: fx.Node) -> bool:
