@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from gpt_export.errors import GraphError
-from gpt_export.graph.causes import deepest_of_users, explained
+from gpt_export.graph.causes import chain_of, deepest_of_users, explained, user_frame
 from gpt_export.runtime.signature import BATCH, SEQUENCE, Signature
 
 _SMALLEST = 2
@@ -45,12 +46,21 @@ def capture(
         with torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
             program = torch.export.export(module, examples, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # the user's code, and a dozen unrelated types of torch
-        raise GraphError(
-            f"torch.export cannot follow {type(module).__name__}: {explained(error)}; "
-            "write that part with tensor operators that do not look at values"
-        ) from error
+        raise GraphError(f"torch.export cannot follow {type(module).__name__}: {_refusal(error)}") from error
     _refuse_frozen(program, signature, sizes, longest, type(module).__name__)
     return program
+
+
+def _refusal(error: Exception) -> str:
+    """Why the module was not followed, and what to do."""
+    if any(isinstance(link, GuardOnDataDependentSymNode) for link in chain_of(error)) or "data-dependent" in str(error):
+        place = user_frame(error)
+        where = f" ({place[0]}, line {place[1]})" if place else ""
+        return (
+            f"a size, a condition or a loop in Python depends on the values of a tensor{where}; "
+            "compute both ways and choose with torch.where"
+        )
+    return f"{explained(error)}; write that part with operators on tensors"
 
 
 def distinct(sizes: Mapping[str, int]) -> dict[str, int]:

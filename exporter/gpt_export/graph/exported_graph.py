@@ -33,10 +33,13 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def first_names(module: nn.Module) -> dict[str, str]:
-    """For each name of a parameter or buffer of `module`, the first that its tensor has; tied weights share one."""
+    """For each name of a parameter or buffer of `module`, the first that its tensor has; tied weights share one.
+
+    Complex tensors are left out: ONNX has none, so they are constants of the graph, as pairs of reals.
+    """
     first: dict[int, str] = {}
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named if not tensor.is_complex()}
 
 
 def tidy(model: ir.Model, weights: Mapping[str, str], signature: Signature, sizes: Mapping[str, int]) -> None:

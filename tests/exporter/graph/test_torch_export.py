@@ -97,6 +97,20 @@ class SecretOnMeta(samples.WithEmbedding):
         return self.head(self.emb(ids) * torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8], device=ids.device))
 
 
+class ComplexRotation(samples.WithEmbedding):
+    """Rotary positions as complex numbers in a buffer, which ONNX does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        angles = torch.outer(torch.arange(samples.CONTEXT).float(), torch.tensor([1.0, 0.3, 0.1, 0.03]))
+        self.register_buffer("turns", torch.polar(torch.ones_like(angles), angles), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.emb(ids)
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], 4, 2))
+        return self.head(torch.view_as_real(pairs * self.turns[: ids.shape[1]]).flatten(2))
+
+
 class Warns(samples.WithEmbedding):
     def forward(self, ids: Tensor) -> Tensor:
         print("a word on stdout")  # noqa: T201
@@ -189,7 +203,11 @@ def test_another_opset_is_refused() -> None:
         (samples.Looping, ["fixes sequence_length at 3", "samples.py"], "for i in range(ids.shape[1])"),
         (OddLengthsApart, ["something else at sequence_length 2"], "if ids.shape[1] % 2"),
         (TriesOneLength, ["fixes sequence_length at 3"], None),
-        (LooksAtValues, ["data-dependent", "test_torch_export.py"], "if ids.sum() > 3"),
+        (
+            LooksAtValues,
+            ["depends on the values of a tensor", "torch.where", "test_torch_export.py"],
+            "if ids.sum() > 3",
+        ),
         (samples.DoesNotScript, ["numpy", "samples.py"], ".numpy()"),
         (samples.NoOperator, ["bessel_j0", "samples.py"], "bessel_j0"),
         (samples.Raises, ["no weights for ids", "samples.py"], "raise ValueError"),
@@ -215,7 +233,7 @@ def test_what_cannot_be_exported_is_refused_in_one_sentence_with_the_users_line(
             assert line in source.read().splitlines()[int(number) - 1]
 
 
-@pytest.mark.parametrize("make", [samples.Loose, samples.NamesADevice, SecretOnMeta])
+@pytest.mark.parametrize("make", [samples.Loose, samples.NamesADevice, SecretOnMeta, ComplexRotation])
 def test_a_module_that_does_not_run_on_meta_goes_with_its_weights_to_a_graph_without(
     make: Callable[[], nn.Module],
 ) -> None:
