@@ -81,7 +81,7 @@ def random_source(name: str, config: GPTConfig, weight_spread: float, seed: int)
         skeleton=blank(lambda: GPTDecoder(config)),
         weights=weights,
         tokenizer=None,
-        cache=CacheShape(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim),
+        cache=CacheShape.alike(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim),
         torchscript=False,
         configuration=config.to_dict(),
     )
@@ -120,7 +120,7 @@ def measure(source: Source) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="gpt-export-bench-") as folder:
         artifact = export(source, config, Path(folder) / source.name)
         parity = json.loads((artifact.folder / "parity.json").read_text(encoding="utf-8"))
-    own = {case.name: case_noise(source, case) for case in choose_cases(source, config)}
+    own = {case.name: case_noise(source, case) for case in choose_cases(source, config.gate_settings)}
     cases = [
         {
             "case": result["name"],

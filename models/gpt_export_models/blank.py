@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -12,21 +13,27 @@ from torch.overrides import TorchFunctionMode
 M = TypeVar("M", bound=nn.Module)
 
 
-class _InitialisersSkipped(TorchFunctionMode):
-    """`torch.nn.init` functions return their tensor as it is."""
+class InitialisersSkipped(TorchFunctionMode):
+    """`torch.nn.init` functions return their tensor as it is; with `parameters_only` those that are parameters."""
+
+    def __init__(self, *, parameters_only: bool = False) -> None:
+        super().__init__()
+        self._parameters_only = parameters_only
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+            tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
+            if not self._parameters_only or isinstance(tensor, nn.Parameter):
+                return tensor
         return func(*args, **kwargs)
 
 
 def blank(make: Callable[[], M]) -> M:
     """The module that `make` returns, in eval mode, with parameters and buffers on the meta device."""
-    with _InitialisersSkipped(), torch.device("meta"):
+    with InitialisersSkipped(), torch.device("meta"):
         return make().eval()
 
 
@@ -39,3 +46,16 @@ def filled(make: Callable[[], M], weights: Mapping[str, Tensor]) -> M:
     module = blank(make)
     module.load_state_dict(weights, assign=True)
     return module.requires_grad_(False)
+
+
+def without_weights(module: nn.Module) -> nn.Module:
+    """A copy of `module` whose parameters and buffers are on the meta device: shapes and ties, but no data.
+
+    Tensors that are plain attributes are neither and stay as they are.
+    """
+    memo: dict[int, object] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+    for buffer in module.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(module, memo)

@@ -11,6 +11,7 @@ from unittest import mock
 import onnx
 from gpt_export.artifact.hashing import sha256_of
 from gpt_export.artifact.manifest import MANIFEST_NAME
+from gpt_export.artifact.onnx_model import read_model
 from gpt_export.artifact.reading import Artifact
 from gpt_export.gate.report import ParityReport, WeightsResult
 from gpt_export.gate.weights_check import check_weights
@@ -61,13 +62,15 @@ def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:
 def judge(artifact: Artifact, source: Source, *, bits: bool = True) -> ParityReport:
     """What the gate says of an artifact; without `bits` it does not look at the weights, only at what they do."""
     if bits:
-        return comparison.validate_artifact(artifact, source, CONFIG)
+        return comparison.validate_artifact(artifact, source, CONFIG.gate_settings)
     with mock.patch("gpt_export.pipeline.comparison.check_weights", return_value=UNCHECKED):
-        return comparison.validate_artifact(artifact, source, CONFIG)
+        return comparison.validate_artifact(artifact, source, CONFIG.gate_settings)
 
 
 def judge_bits(artifact: Artifact, source: Source) -> WeightsResult:
     """What the comparison of the weights alone says."""
     layouts = artifact.manifest.variants[BASE]["weights"]
     path = artifact.variant_path(BASE)
-    return check_weights(path, source.weights, {name: Layout.from_dict(layout) for name, layout in layouts.items()})
+    return check_weights(
+        read_model(path), source.weights, {name: Layout.from_dict(layout) for name, layout in layouts.items()}
+    )

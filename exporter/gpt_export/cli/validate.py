@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gpt_export.cli.errors import run_options
-from gpt_export.cli.options import as_json, case_options, comparison, config_option, echo_json
+from gpt_export.cli.options import as_json, case_options, comparison, echo_json, source_options
 from gpt_export.cli.report_page import html_option, refuse_inside, write_page
 
 
@@ -17,11 +19,19 @@ from gpt_export.cli.report_page import html_option, refuse_inside, write_page
 @click.option(
     "--against", metavar="SOURCE", help="What to compare with.  [default: the source that the manifest names]"
 )
-@config_option
+@source_options
 @case_options
 @html_option
 @run_options
-def validate(artifact: Path, against: str | None, config_file: Path | None, html: Path | None, **options: Any) -> None:
+def validate(
+    artifact: Path,
+    against: str | None,
+    config_file: Path | None,
+    heads: int | None,
+    weights: Path | None,
+    html: Path | None,
+    **options: Any,
+) -> None:
     """Compare a published ARTIFACT, or any .onnx file, with its source.
 
     Of an artifact the hashes are verified first, and the source is made again where the manifest suffices for that (a
@@ -31,6 +41,7 @@ def validate(artifact: Path, against: str | None, config_file: Path | None, html
     from gpt_export.artifact.manifest import read_manifest
     from gpt_export.cli.display import progress  # torch is slow to import; --help must stay instant
     from gpt_export.cli.report_text import print_report
+    from gpt_export.gate.settings import GateSettings
     from gpt_export.pipeline.comparison import raise_if_failed
     from gpt_export.pipeline.revalidate import revalidate, revalidate_file
     from gpt_export.report.page import report_html
@@ -40,10 +51,17 @@ def validate(artifact: Path, against: str | None, config_file: Path | None, html
     with progress() as on_stage:
         is_file = artifact.is_file() or (artifact.suffix == ".onnx" and not artifact.is_dir())
         compare = revalidate_file if is_file else revalidate
-        settings = comparison(**options)
-        if is_file:  # one file has no variants
-            del settings["variant_kl"], settings["variant_top1"]
-        report = compare(artifact, against=against, config_file=config_file, on_stage=on_stage, **settings)
+        settings = GateSettings(**comparison(**options))
+        with redirect_stdout(sys.stderr):  # what the user's code prints is no result of ours
+            report = compare(
+                artifact,
+                settings,
+                against=against,
+                config_file=config_file,
+                heads=heads,
+                weights=weights,
+                on_stage=on_stage,
+            )
     if html:
         manifest = None if is_file else read_manifest(artifact)
         write_page(html, report_html(report, manifest, name=artifact.name))

@@ -15,6 +15,7 @@ from onnx_ir.passes.common import (
     CommonSubexpressionEliminationPass,
     RemoveUnusedNodesPass,
 )
+from torch import Tensor
 
 from gpt_export.errors import GraphError
 from gpt_export.passes.fused.flat_tokens import FlattenTokens
@@ -29,7 +30,7 @@ from gpt_export.passes.portable.gemm_for_tied_head import GemmForTiedHead
 from gpt_export.passes.portable.merge_tied_weights import MergeTiedWeights
 from gpt_export.passes.portable.static_reshapes import StaticReshapes
 from gpt_export.passes.portable.transpose_weights import TransposeWeights
-from gpt_export.passes.quantized_products import QuantizeProducts
+from gpt_export.passes.quantized.quantize_products import QuantizeProducts
 from gpt_export.weights.quantize.schemes import PrecisionPlan
 
 logger = logging.getLogger(__name__)
@@ -54,15 +55,16 @@ def portable_passes(first_name: Mapping[str, str]) -> list[PassBase]:
     ]
 
 
-def fused_passes(n_heads: int) -> list[PassBase]:
+def fused_passes(weights: Mapping[str, Tensor], context_length: int) -> list[PassBase]:
     """The passes behind the portable ones that use onnxruntime's own operators, in the order in which they run.
 
     Args:
-        n_heads: heads of every layer.
+        weights: the numbers of the weights by the names in their layouts; of large matrices none is read.
+        context_length: the longest text.
     """
     return [
         PackProjections(),
-        FuseGroupedAttention(n_heads),
+        FuseGroupedAttention(weights, context_length),
         fuse_gelus(),
         fuse_skip_norms(),
         KeepLastLogits(),
@@ -71,10 +73,14 @@ def fused_passes(n_heads: int) -> list[PassBase]:
     ]
 
 
-def quantizing_passes(plan: PrecisionPlan) -> list[PassBase]:
-    """The passes behind the fused ones that quantise, in the order in which they run."""
-    flat: list[PassBase] = [] if plan.body_blocks else [FlattenTokens()]
-    return [*flat, QuantizeProducts(plan), RemoveUnusedNodesPass(), DropUnusedWeights()]
+def quantizing_passes(plan: PrecisionPlan, *, flat: bool = True) -> list[PassBase]:
+    """The passes that quantise, in the order in which they run, behind the fused ones or the portable ones.
+
+    Args:
+        flat: whether activations may be made (tokens, width) throughout, which takes a graph whose layers are fused.
+    """
+    flattened: list[PassBase] = [FlattenTokens()] if flat and not plan.body_blocks else []
+    return [*flattened, QuantizeProducts(plan), RemoveUnusedNodesPass(), DropUnusedWeights()]
 
 
 def half_passes() -> list[PassBase]:
@@ -89,7 +95,9 @@ def run_passes(model: ir.Model, passes: list[PassBase]) -> ir.Model:
         GraphError: a pass failed; the message names it.
     """
     before = len(model.graph)
+    meta = dict(model.meta)
     model = model.clone()
+    model.meta.update(meta)  # a clone leaves them behind
     for graph_pass in passes:
         try:
             model = graph_pass(model).model

@@ -17,8 +17,9 @@ class GrownDecoding:
     def __init__(self, session: ort.InferenceSession, cache: CacheShape, batch: int, dtype: np.dtype[Any]) -> None:
         self._session = session
         self._past_names, self._present_names = cache.past_names(), cache.present_names()
-        empty = np.zeros((batch, cache.n_heads, 0, cache.head_dim), dtype)
-        self._past = [ort.OrtValue.ortvalue_from_numpy(empty) for _ in self._past_names]
+        self._past = [
+            ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype)) for shape in cache.empty_shapes(batch).values()
+        ]
         self._mask: Ids = np.zeros((batch, 0), dtype=np.int64)
 
     def feed(self, ids: Ids, mask: Ids) -> Logits:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from typing import cast
 
@@ -35,7 +37,8 @@ class SharedDecoding:
         self._batch = batch
         self._names = list(zip(cache.past_names(), cache.present_names(), strict=True))
         self._context_length = context_length
-        self._buffers = np.zeros((len(self._names), batch, cache.n_heads, 0, cache.head_dim), dtype)
+        self._dtype = dtype
+        self._buffers = [np.zeros(shape, dtype) for shape in cache.empty_shapes(batch).values()]
         self._mask: Ids = np.zeros((batch, context_length), np.int64)
         self._length = 0
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
@@ -80,12 +83,17 @@ class SharedDecoding:
         All layers share one array: from a few megabytes on NumPy asks Linux for huge pages, and reading a long past is
         a quarter faster in these.
         """
-        held = self._buffers.shape[3]
+        held = self._buffers[0].shape[2]
         if length <= held:
             return
         room = max(length, min(self._context_length, max(2 * held, -(-length // ROOM_STEP) * ROOM_STEP)))
-        grown = np.zeros((*self._buffers.shape[:3], room, self._buffers.shape[4]), self._buffers.dtype)
-        grown[:, :, :, : self._length] = self._buffers[:, :, :, : self._length]
+        shapes = [(batch, heads, room, dim) for batch, heads, _, dim in (buffer.shape for buffer in self._buffers)]
+        sizes = [math.prod(shape) for shape in shapes]
+        whole = np.zeros(sum(sizes), self._dtype)
+        parts = np.split(whole, list(itertools.accumulate(sizes))[:-1])
+        grown = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        for new, old in zip(grown, self._buffers, strict=True):
+            new[:, :, : self._length] = old[:, :, : self._length]
         self._buffers = grown
         self._bindings.clear()
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
-from gpt_export.graph.script import script, without_weights
+from gpt_export.graph.script import script
 from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.graph.torch_export import export_to_onnx
 from gpt_export.runtime.signature import example_sizes, uncached
 from gpt_export.weights.layout import layout_of
+from gpt_export_models.blank import without_weights
 from numpy.typing import NDArray
 from torch import nn
 

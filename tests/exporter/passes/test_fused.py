@@ -20,7 +20,9 @@ from gpt_export.passes.fused.last_logits import KeepLastLogits
 from gpt_export.passes.fused.pack_projections import PackProjections
 from gpt_export.passes.fused.skip_norm import fuse_skip_norms
 from gpt_export.pipeline.config import ExportConfig
-from gpt_export.pipeline.stages import build_graph
+from gpt_export.pipeline.graphs import build_graph
+from gpt_export.runtime.options import session_options
+from gpt_export.runtime.session import may_saturate
 from gpt_export.sources.source import Source
 from gpt_export.weights.layout import layout_of
 from gpt_export.weights.onnx_file import write_onnx
@@ -73,8 +75,8 @@ def inputs(source: Source, *, past: int, new: int) -> dict[str, np.ndarray]:
     mask = np.ones((BATCH, past + new), np.int64)
     mask[1, :2] = 0
     positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
-    shape = (BATCH, source.cache.n_heads, past, source.cache.head_dim)
-    cache = {name: rng.normal(size=shape).astype(np.float32) for name in source.cache.past_names()}
+    shapes = {name: (b, h, past, d) for name, (b, h, _, d) in source.cache.empty_shapes(BATCH).items()}
+    cache = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     ids = rng.integers(0, source.vocab_size, (BATCH, new))
     return {"input_ids": ids, "attention_mask": mask, "position_ids": positions[:, past:], **cache}
 
@@ -84,7 +86,8 @@ def run(model: ir.Model, source: Source, folder: Path, feed: Mapping[str, np.nda
     layouts = [layout for value in model.graph.inputs if (layout := layout_of(value))]
     path = folder / "model.onnx"
     write_onnx(model, QuantizedWeights(source.weights, layouts), source.signature(), path, cache=source.cache)
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = session_options(saturating=may_saturate())  # else int8 is another function on processors without VNNI
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     half = session.get_inputs()[3].type == "tensor(float16)"
     fed = {
         name: array.astype(np.float16) if half and name.startswith("past") else array for name, array in feed.items()
@@ -115,7 +118,7 @@ def test_every_fused_pass_leaves_the_outputs_as_they_are(
     assert source.cache is not None
     given = inputs(source, **FEEDS[feed])
     wanted = run(portable, source, tmp_path, given)
-    passes = fused_passes(source.cache.n_heads)
+    passes = fused_passes(source.cache.layers[0].n_heads)
     for count in range(1, len(passes) + 1):
         found = run(run_passes(portable, passes[:count]), source, tmp_path, given)
         assert_same(found, wanted, given, 1e-5)
@@ -143,7 +146,7 @@ def test_packing_leaves_one_product_and_one_bias_for_three(source: Source, porta
 def test_attention_becomes_one_operator_a_layer_and_the_causal_mask_goes(source: Source, portable: ir.Model) -> None:
     assert source.cache is not None
     fused = run_passes(
-        portable, [PackProjections(), FuseGroupedAttention(source.cache.n_heads), RemoveUnusedNodesPass()]
+        portable, [PackProjections(), FuseGroupedAttention(source.cache.layers[0].n_heads), RemoveUnusedNodesPass()]
     )
     counts = operator_counts(fused)
     assert counts["GroupQueryAttention"] == source.cache.n_layers
@@ -185,14 +188,14 @@ def test_logits_are_of_as_many_last_positions_as_asked_for(
 def test_the_graph_given_to_fused_passes_stays_as_it_was(source: Source, portable: ir.Model) -> None:
     assert source.cache is not None
     before = ir.to_proto(portable).SerializeToString(deterministic=True)
-    run_passes(portable, fused_passes(source.cache.n_heads))
+    run_passes(portable, fused_passes(source.cache.layers[0].n_heads))
     assert ir.to_proto(portable).SerializeToString(deterministic=True) == before
 
 
 def test_a_fused_graph_has_nothing_left_to_fuse(source: Source, portable: ir.Model) -> None:
     assert source.cache is not None
-    once = run_passes(portable, fused_passes(source.cache.n_heads))
-    again = [PackProjections(), FuseGroupedAttention(source.cache.n_heads), fuse_gelus(), fuse_skip_norms()]
+    once = run_passes(portable, fused_passes(source.cache.layers[0].n_heads))
+    again = [PackProjections(), FuseGroupedAttention(source.cache.layers[0].n_heads), fuse_gelus(), fuse_skip_norms()]
     assert operator_counts(run_passes(once, again)) == operator_counts(once)
 
 
@@ -208,13 +211,13 @@ def test_fewer_bits_stay_near(precision: str, feed: str, source: Source, portabl
     given = inputs(source, **FEEDS[feed])
     wanted = run(portable, source, tmp_path, given)
     passes = half_passes() if precision == "fp16" else quantizing_passes(PLANS[precision])  # type: ignore[index]
-    model = run_passes(run_passes(portable, fused_passes(source.cache.n_heads)), passes)
+    model = run_passes(run_passes(portable, fused_passes(source.cache.layers[0].n_heads)), passes)
     assert_same(run(model, source, tmp_path, given), wanted, given, ALLOWED[precision])
 
 
 def test_int4_has_no_product_with_a_float_weight(source: Source, portable: ir.Model) -> None:
     assert source.cache is not None
-    fused = run_passes(portable, fused_passes(source.cache.n_heads))
+    fused = run_passes(portable, fused_passes(source.cache.layers[0].n_heads))
     counts = operator_counts(run_passes(fused, quantizing_passes(PLANS["int4"])))
     assert counts["MatMulNBits"] == 4 * source.cache.n_layers + 1
     assert counts["GatherBlockQuantized"] == 1
@@ -223,7 +226,7 @@ def test_int4_has_no_product_with_a_float_weight(source: Source, portable: ir.Mo
 
 def test_a_tied_embedding_is_stored_once(portable: ir.Model, source: Source) -> None:
     assert source.cache is not None
-    fused = run_passes(portable, fused_passes(source.cache.n_heads))
+    fused = run_passes(portable, fused_passes(source.cache.layers[0].n_heads))
     model = run_passes(fused, quantizing_passes(PLANS["int4"]))
     tables = [
         value for value in model.graph.inputs if str(value.name) in ("tok_emb.weight.codes", "out_head.weight.codes")
@@ -250,6 +253,8 @@ def test_a_token_of_zeros_stays_one_in_int8(tmp_path: Path) -> None:
     given = inputs(blank, past=0, new=6)
     wanted = run(build_graph(blank, ExportConfig(profile="portable")), blank, tmp_path, given)
     assert blank.cache is not None
-    fused = run_passes(build_graph(blank, ExportConfig(profile="portable")), fused_passes(blank.cache.n_heads))
+    fused = run_passes(
+        build_graph(blank, ExportConfig(profile="portable")), fused_passes(blank.cache.layers[0].n_heads)
+    )
     model = run_passes(fused, quantizing_passes(PLANS["int8"]))
     assert_same(run(model, blank, tmp_path, given), wanted, given, ALLOWED["int8"])

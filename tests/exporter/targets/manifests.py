@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt_export.artifact.manifest import Manifest
-from gpt_export.runtime.signature import CacheShape, Signature, cached, uncached
+from gpt_export.runtime.signature import CacheShape, Head, Signature, cached, uncached
 from gpt_export.targets.facts import Facts
 from gpt_export_models.config import GPT_CONFIG_124M
 
 PATHS = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx", "int4": "model_q4.onnx"}
-SHAPE = CacheShape(n_layers=2, n_heads=4, head_dim=8)
+SHAPE = CacheShape.alike(n_layers=2, n_heads=4, head_dim=8)
 GPT2: dict[str, Any] = {**GPT_CONFIG_124M, "emb_dim": 32, "n_heads": 4, "n_layers": 2, "tied_head": True}
 
 
@@ -28,7 +28,7 @@ def manifest(
 ) -> Manifest:
     """A manifest with these variants, all of a shape; `external` are those with data beside them."""
     vocab = configuration["vocab_size"]
-    signature = cached(vocab, cache) if cache else uncached(vocab)
+    signature = cached(vocab, cache) if cache else uncached(Head(width=vocab))
     paths = [f"onnx/{PATHS[each]}" for each in variants] + [f"onnx/{PATHS[each]}_data" for each in external]
     return Manifest(
         name=name,
@@ -53,7 +53,6 @@ def facts(*variants: str, **settings: Any) -> Facts:
 
 
 def _variant(name: str, signature: Signature, cache: CacheShape | None) -> dict[str, Any]:
-    shape = None if cache is None else {"n_layers": cache.n_layers, "n_heads": cache.n_heads}
     return {
         "path": f"onnx/{PATHS[name]}",
         "opset": 18,
@@ -61,6 +60,6 @@ def _variant(name: str, signature: Signature, cache: CacheShape | None) -> dict[
         "minimum_onnxruntime": "1.17",
         "inputs": [spec.to_dict() for spec in signature.inputs],
         "outputs": [spec.to_dict() for spec in signature.outputs],
-        "cache": None if shape is None or cache is None else shape | {"head_dim": cache.head_dim},
+        "cache": cache.to_dict() if cache else None,
         "weights": {},
     }

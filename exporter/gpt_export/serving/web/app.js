@@ -135,7 +135,7 @@ function showFacts() {
   const facts = [
     ["Vocabulary", model.vocab_size.toLocaleString("en")],
     ["Context", model.context_length.toLocaleString("en")],
-    ...(cache ? [["Layers", cache.n_layers], ["Heads", `${cache.n_heads} × ${cache.head_dim}`]] : []),
+    ...(cache?.n_layers ? [["Layers", cache.n_layers], ["Heads", `${cache.n_heads} × ${cache.head_dim}`]] : []),
     ...(parity ? [["Parity with eager", verdict(parity)]] : []),
   ];
   el.facts.replaceChildren(...facts.map(([name, value]) => {

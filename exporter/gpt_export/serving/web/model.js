@@ -6,6 +6,8 @@ import { ArtifactError, readVerified } from "./folder.js";
 /** Prompts are read this many tokens at a time: a position's logits take 200 kB for GPT-2's vocabulary. */
 const CHUNK = 32;
 
+const PAST = "past_key_values.";
+
 /** How many threads WebAssembly gets: they need shared memory, which a page has only if its server sends for it. */
 export function threadCount() {
   const cores = navigator.hardwareConcurrency ?? 1;
@@ -58,11 +60,10 @@ class CachedSequence {
 
   constructor({ session, variant }) {
     this.#session = session;
-    const { n_layers: layers, n_heads: heads, head_dim: size } = variant.cache;
     const type = variant.cache_dtype ?? "float32";
-    const empty = () => new ort.Tensor(type, type === "float16" ? new Uint16Array(0) : new Float32Array(0), [1, heads, 0, size]);
-    this.#past = new Map();
-    for (let i = 0; i < layers; i++) for (const part of ["key", "value"]) this.#past.set(`${i}.${part}`, empty());
+    const empty = dims => new ort.Tensor(type, type === "float16" ? new Uint16Array(0) : new Float32Array(0), dims);
+    const past = variant.inputs.filter(({ name }) => name.startsWith(PAST));
+    this.#past = new Map(past.map(({ name, dims }) => [name.slice(PAST.length), empty([1, dims[1], 0, dims[3]])]));
   }
 
   /** The logits behind the last of `ids`, which are appended. */
@@ -80,7 +81,7 @@ class CachedSequence {
       attention_mask: int64(Array(this.#length + ids.length).fill(1), [1, this.#length + ids.length]),
       position_ids: int64(ids.map((_, i) => this.#length + i), [1, ids.length]),
     };
-    for (const [name, tensor] of this.#past) feeds[`past_key_values.${name}`] = tensor;
+    for (const [name, tensor] of this.#past) feeds[PAST + name] = tensor;
     const wanted = [...(last ? ["logits"] : []), ...Array.from(this.#past.keys(), name => `present.${name}`)];
     const found = await this.#session.run(feeds, wanted);
     for (const name of this.#past.keys()) this.#past.set(name, found[`present.${name}`]); // the tensor itself, no copy
