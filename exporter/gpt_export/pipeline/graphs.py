@@ -7,7 +7,7 @@ import logging
 
 import onnx_ir as ir
 
-from gpt_export.errors import ConfigError, GraphError, ScriptError
+from gpt_export.errors import ConfigError, ScriptError
 from gpt_export.graph.roads import BuiltGraph, build
 from gpt_export.graph.script import script, script_cached
 from gpt_export.graph.to_onnx import to_onnx
@@ -63,11 +63,15 @@ def take_road(source: Source, config: ExportConfig, on_stage: OnStage = ignore) 
         scripted = script_cached(source.skeleton, source.cache.n_layers)
         built = BuiltGraph(to_onnx(scripted, signature, config.opset, sizes, "meta"), "script")
     else:
-        try:
-            built = build(source.skeleton, signature, config.opset, sizes, config.road)
-        except GraphError as error:
-            logger.info("no graph without weights (%s); exporting with the weights in place", error)
-            built = build(source.reference(), signature, config.opset, sizes, config.road, device="cpu")
+        built = build(
+            source.skeleton,
+            source.reference,
+            signature,
+            config.opset,
+            sizes,
+            road=config.road,
+            longest=source.context_length,
+        )
     return built
 
 
