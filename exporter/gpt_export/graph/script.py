@@ -126,5 +126,6 @@ def reason(error: Exception) -> str:
     """torch's reason in one line, with the user's file and line where torch names them."""
     text = str(error).strip() or type(error).__name__
     first = re.sub(r"\s+", " ", text.split("\n", 1)[0]).rstrip(":. ")
+    first = re.sub(r" at 0x[0-9a-f]+", "", first)  # where an object lies this time is no reason
     places = re.findall(r'File "([^"]+)", line (\d+)', text)
     return f"{first} ({places[0][0]}, line {places[0][1]})" if places else first

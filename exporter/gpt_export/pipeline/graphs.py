@@ -59,7 +59,8 @@ def with_road(source: Source, built: BuiltGraph) -> Source:
     source = dataclasses.replace(source, record={**source.record, "road": built.road})
     if not built.why_not:
         return source
-    note = f"the graph was made by {ROAD_NAMES[built.road]}, because {built.why_not}"
+    reason = built.why_not.rpartition("; ")[0] or built.why_not  # without what to do about it: nothing need be done
+    note = f"the graph was made by {ROAD_NAMES[built.road]}, because {reason}"
     return dataclasses.replace(source, notes=(*source.notes, note))
 
 
