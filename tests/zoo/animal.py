@@ -33,6 +33,8 @@ class Animal:
     """The last axis of the output where it is not the vocabulary."""
     causal: bool = True
     independent_rows: bool = True
+    by_prefix: bool = True
+    """Whether a text's first tokens have the logits that they have in the whole: not where its length is asked for."""
     deterministic: bool = True
     builds: bool = True
     """Whether the factory gives a module that runs on ids at all."""

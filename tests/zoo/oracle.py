@@ -21,7 +21,8 @@ def logits_of(module: nn.Module, ids: NDArray[np.int64], *, exact: bool = False)
     (it makes float32 tensors on its way) is answered in float32.
     """
     judged = widened(unwrapped(module), torch.float64 if exact else torch.float32)
-    with torch.no_grad():
+    # Parts that are compiled in place leave no wrapper to look through: they are told to run as they are written.
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         try:
             output = judged(torch.from_numpy(ids))
         except RuntimeError:

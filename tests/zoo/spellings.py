@@ -1,4 +1,4 @@
-"""The same attention in other words: einsum, rearranged axes, PyTorch's own layers, fused products in their variants."""
+"""The same attention in other words: einsum, rearranged axes, PyTorch's own layers, fused products."""
 
 import math
 

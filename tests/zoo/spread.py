@@ -30,7 +30,7 @@ def spread(module: Any) -> Any:
                 continue
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim < 2:
+            if parameter.ndim < 2 or parameter.numel() == max(parameter.shape):  # of weight norm: (out, 1)
                 parameter.copy_(JITTER * noise + _level(parameter))
             elif id(parameter) in embeddings:
                 parameter.copy_(noise * (TIED if id(parameter) in linears else EMBEDDED))
@@ -42,6 +42,11 @@ def spread(module: Any) -> Any:
 
 
 def _level(vector: Tensor) -> float:
-    """What all entries are where they are one (the ones of a norm, the zeros of a bias), else 0: a drawn bias."""
+    """What all entries are where they are one number: the ones of a norm, the zeros of a bias; else what was drawn.
+
+    That is 0 for a bias, and 1 for the lengths of weight norm, which are a column.
+    """
     first = float(vector.flatten()[0])
-    return first if bool((vector == first).all()) else 0.0
+    if bool((vector == first).all()):
+        return first
+    return 0.0 if vector.ndim < 2 else 1.0

@@ -54,6 +54,7 @@ def publish(
         torchscript=torchscript,
         profile=profile,
         road=road,
+        cache=cached,
         precisions=names_in(precisions),
         calibration=None if calibration is None else read_text(calibration),
         single_file=single_file,

@@ -31,7 +31,7 @@ def capture(module: nn.Module, signature: Signature, sizes: Mapping[str, int], d
     examples = tuple(
         torch.zeros(spec.shape(sizes), dtype=getattr(torch, spec.dtype), device=device) for spec in signature.inputs
     )
-    dynamic = tuple({axis: Dim.DYNAMIC for axis in spec.dynamic_axes()} for spec in signature.inputs)
+    dynamic = tuple(dict.fromkeys(spec.dynamic_axes(), Dim.DYNAMIC) for spec in signature.inputs)
     try:
         # As torch's own ONNX exporter has it: a dim that may be 1 is not taken for one that broadcasts.
         with torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=True):

@@ -18,8 +18,8 @@ from gpt_export.graph.captured import capture
 from gpt_export.graph.causes import explained
 from gpt_export.graph.exported_graph import tidy
 from gpt_export.graph.lowering import lowered_in_place
-from gpt_export.graph.opsets import check_opset
 from gpt_export.graph.opset_17 import lower_opset
+from gpt_export.graph.opsets import check_opset
 from gpt_export.graph.silence import silence
 from gpt_export.graph.to_onnx import apply_signature
 from gpt_export.runtime.signature import Signature

@@ -15,6 +15,7 @@ from onnx_ir.passes.common import (
     CommonSubexpressionEliminationPass,
     RemoveUnusedNodesPass,
 )
+from torch import Tensor
 
 from gpt_export.errors import GraphError
 from gpt_export.passes.fused.flat_tokens import FlattenTokens
@@ -54,15 +55,16 @@ def portable_passes(first_name: Mapping[str, str]) -> list[PassBase]:
     ]
 
 
-def fused_passes(n_heads: int) -> list[PassBase]:
+def fused_passes(weights: Mapping[str, Tensor], context_length: int) -> list[PassBase]:
     """The passes behind the portable ones that use onnxruntime's own operators, in the order in which they run.
 
     Args:
-        n_heads: heads of every layer.
+        weights: the numbers of the weights by the names in their layouts; of large matrices none is read.
+        context_length: the longest text.
     """
     return [
         PackProjections(),
-        FuseGroupedAttention(n_heads),
+        FuseGroupedAttention(weights, context_length),
         fuse_gelus(),
         fuse_skip_norms(),
         KeepLastLogits(),
@@ -93,7 +95,9 @@ def run_passes(model: ir.Model, passes: list[PassBase]) -> ir.Model:
         GraphError: a pass failed; the message names it.
     """
     before = len(model.graph)
+    meta = dict(model.meta)
     model = model.clone()
+    model.meta.update(meta)  # a clone leaves them behind
     for graph_pass in passes:
         try:
             model = graph_pass(model).model

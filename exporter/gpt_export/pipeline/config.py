@@ -54,6 +54,8 @@ class ExportConfig:
     road: Road = "auto"
     """How a module becomes a graph: `script` is torch.jit.script, `export` is torch.export, `auto` the first of the
     two that takes the module."""
+    cache: bool = True
+    """Whether a graph gets a key-value cache, where one can be derived."""
     precisions: tuple[Precision, ...] = ("fp32",)
     """The variants that are written, side by side; a single one may be a string."""
     calibration: str | None = None

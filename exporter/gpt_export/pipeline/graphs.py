@@ -13,6 +13,7 @@ from gpt_export.graph.script import script, script_cached
 from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.passes import portable_passes, run_passes
 from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.derived_cache import with_derived_cache
 from gpt_export.progress import OnStage, ignore
 from gpt_export.runtime.signature import example_sizes
 from gpt_export.sources.source import Source
@@ -23,12 +24,29 @@ ROAD_NAMES = {"script": "torch.jit.script", "export": "torch.export"}
 
 
 def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> ir.Model:
-    """The graph of `take_road` in standard operators, its weights still inputs."""
-    return take_road(source, config, on_stage).model
+    """The graph of `source_and_graph` alone."""
+    return source_and_graph(source, config, on_stage)[1]
+
+
+def source_and_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> tuple[Source, ir.Model]:
+    """The graph of `source` in standard operators, its weights still inputs; and the source with what that showed.
+
+    The latter are the road that took it, its cache, the context that the cache holds, and notes on each.
+
+    Raises:
+        ConfigError, ScriptError, GraphError: as in `take_road`.
+    """
+    built = take_road(source, config, on_stage)
+    source, model = with_road(source, built), built.model
+    if source.cache is None and config.cache:
+        on_stage("derive the cache")
+        source, model = with_derived_cache(source, model)
+    on_stage("passes")
+    return source, run_passes(model, portable_passes(source.first_names()))
 
 
 def take_road(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> BuiltGraph:
-    """The graph of `source` in standard operators, its weights still inputs, and the road that it came.
+    """The graph of `source` as a road made it, its weights still inputs.
 
     A module that does not run on the meta device (it holds loose tensors, or names a device) is exported with its
     weights in place; the graph is the same, the memory is not.
@@ -50,8 +68,7 @@ def take_road(source: Source, config: ExportConfig, on_stage: OnStage = ignore) 
         except GraphError as error:
             logger.info("no graph without weights (%s); exporting with the weights in place", error)
             built = build(source.reference(), signature, config.opset, sizes, config.road, device="cpu")
-    on_stage("passes")
-    return dataclasses.replace(built, model=run_passes(built.model, portable_passes(source.first_names())))
+    return built
 
 
 def with_road(source: Source, built: BuiltGraph) -> Source:

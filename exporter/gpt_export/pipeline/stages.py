@@ -18,17 +18,15 @@ from gpt_export.artifact.libraries import library_versions
 from gpt_export.artifact.manifest import MANIFEST_NAME, Manifest, dump
 from gpt_export.artifact.reading import Artifact
 from gpt_export.artifact.staging import check_output, stage
-from gpt_export.errors import ConfigError
 from gpt_export.gate.case import Case
 from gpt_export.gate.cases import choose_cases
 from gpt_export.graph import torchscript
 from gpt_export.graph.script import script
-from gpt_export.passes.fused.grouped_attention import HEAD_MULTIPLE
 from gpt_export.passes.quantized.calibration import calibrate
 from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
 from gpt_export.pipeline.config import ExportConfig
-from gpt_export.pipeline.graphs import scripts, take_road, with_road, without_script
+from gpt_export.pipeline.graphs import scripts, source_and_graph, without_script
 from gpt_export.pipeline.variants import VARIANT_PATHS, in_profile, write_variant
 from gpt_export.progress import OnStage, ignore
 from gpt_export.report.page import REPORT_NAME, report_html
@@ -53,12 +51,11 @@ def export(
             reference's and the gate is enforced.
     """
     check_output(output, replace=replace)
-    config, source = settled(config, source), without_script(source, config)
-    cases = choose_cases(source, config.gate_settings)
-    model = None
+    source, model = without_script(source, config), None
     if config.onnx:
-        built = take_road(source, config, on_stage)
-        model, source = built.model, with_road(source, built)
+        source, model = source_and_graph(source, config, on_stage)
+    config = settled(config, source)
+    cases = choose_cases(source, config.gate_settings)
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
         draft = Artifact(staged.folder, _manifest(staged.folder, source, config, written))
@@ -83,30 +80,13 @@ def export(
 
 
 def settled(config: ExportConfig, source: Source) -> ExportConfig:
-    """`config` with what it left to the source decided.
-
-    Raises:
-        ConfigError: the source has no cache, and what is asked for needs one.
-    """
+    """`config` with what it left to the source decided, whose graph is known."""
     torchscript = config.torchscript
     if torchscript is None:
         torchscript = not config.onnx or (source.torchscript and scripts(source))
-    profile = config.profile or ("ort" if fusible(source) else "portable")
-    if not fusible(source) and (profile == "ort" or config.precisions != ("fp32",)):
-        what = "no cache" if source.cache is None else f"heads of width {source.cache.layers[0].key_dim}"
-        raise ConfigError(
-            f"{source.name} is a graph with {what}, and onnxruntime's fused operators (profile ort, and every "
-            f"precision but fp32) are for graphs with a cache and a head width that {HEAD_MULTIPLE} divides; "
-            "choose portable and fp32"
-        )
+    fused = source.cache is not None or config.precisions != ("fp32",)
+    profile = config.profile or ("ort" if fused else "portable")
     return dataclasses.replace(config, torchscript=torchscript, profile=profile)
-
-
-def fusible(source: Source) -> bool:
-    """Whether the graph of `source` can be put in onnxruntime's fused operators."""
-    return source.cache is not None and all(
-        layer.key_dim == layer.value_dim and layer.key_dim % HEAD_MULTIPLE == 0 for layer in source.cache.layers
-    )
 
 
 @dataclass(frozen=True, slots=True)

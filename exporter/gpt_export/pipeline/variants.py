@@ -38,9 +38,9 @@ def in_profile(portable: ir.Model, source: Source, config: ExportConfig) -> ir.M
     """
     if config.profile != "ort":
         return portable
-    assert source.cache is not None
-    fused = run_passes(portable, fused_passes(source.cache.layers[0].n_heads))
-    check_fusions(operator_counts(fused), source.cache.n_layers)
+    fused = run_passes(portable, fused_passes(source.weights, source.context_length))
+    if source.configuration and source.cache:
+        check_fusions(operator_counts(fused), source.cache.n_layers)
     return fused
 
 

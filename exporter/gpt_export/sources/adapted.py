@@ -173,7 +173,9 @@ def _notes(found: Found, rows: int, narrow: str | None) -> tuple[str, ...]:
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
-    return {
+    """By name; complex numbers as pairs of real ones, which is how graphs have them."""
+    named = {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
     }
+    return {name: torch.view_as_real(tensor) if tensor.is_complex() else tensor for name, tensor in named.items()}

@@ -62,7 +62,7 @@ class Source:
 
     def signature(self, cache_dtype: CacheDType = "float32") -> Signature:
         """Inputs and outputs of the graph, whose cache, if it has one, holds `cache_dtype`."""
-        return cached(self.vocab_size, self.cache, cache_dtype) if self.cache else uncached(self.answers)
+        return cached(self.answers.width, self.cache, cache_dtype) if self.cache else uncached(self.answers)
 
     @property
     def answers(self) -> Head:

@@ -21,6 +21,8 @@ from gpt_export.passes.fused.pack_projections import PackProjections
 from gpt_export.passes.fused.skip_norm import fuse_skip_norms
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.graphs import build_graph
+from gpt_export.runtime.options import session_options
+from gpt_export.runtime.session import may_saturate
 from gpt_export.sources.source import Source
 from gpt_export.weights.layout import layout_of
 from gpt_export.weights.onnx_file import write_onnx
@@ -84,7 +86,8 @@ def run(model: ir.Model, source: Source, folder: Path, feed: Mapping[str, np.nda
     layouts = [layout for value in model.graph.inputs if (layout := layout_of(value))]
     path = folder / "model.onnx"
     write_onnx(model, QuantizedWeights(source.weights, layouts), source.signature(), path, cache=source.cache)
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = session_options(saturating=may_saturate())  # else int8 is another function on processors without VNNI
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     half = session.get_inputs()[3].type == "tensor(float16)"
     fed = {
         name: array.astype(np.float16) if half and name.startswith("past") else array for name, array in feed.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpt_export.passes.cache.derive import DerivedCache, LayerCache, derive_cache
+from gpt_export.passes.cache.derive import DerivedCache, derive_cache
 from gpt_export.passes.cache.refusal import CacheRefusal
 
-__all__ = ["CacheRefusal", "DerivedCache", "LayerCache", "derive_cache"]
+__all__ = ["CacheRefusal", "DerivedCache", "derive_cache"]

@@ -1,263 +1,203 @@
-"""What makes a cache the same model, found by evaluating it: tables that keep their rows, attention that keeps its past.
+"""What makes a cache the same model, found by trying attention on random scores.
 
-A cached key keeps what it was given in its own time, and a new row is computed alone. That is right only if row i of
-every table is the same at every length; if what a row attends to does not change when later tokens come; and if it
-depends on how far tokens are apart alone, so that rows that are padded on the left may count slots for positions.
+What a row attends to must not change when later tokens come. Where it depends on how far tokens are apart alone, rows
+that are padded on the left may count slots for positions; where not, its tables are read by position.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from gpt_export.passes.cache.axes import ROWS, Axes, Columns, Sizes, columns_of, holds_rows
-from gpt_export.passes.cache.cuts import Attention
+from gpt_export.passes.cache.attentions import Attention
+from gpt_export.passes.cache.axes import ROWS, Axis, Columns, Sizes, columns_of
 from gpt_export.passes.cache.interpreter import Meaning
-from gpt_export.passes.cache.lengths import candidate_lengths, probes
+from gpt_export.passes.cache.lengths import candidate_lengths
+from gpt_export.passes.cache.padding import HIDDEN
 from gpt_export.passes.cache.refusal import CacheRefusal, refuse
+from gpt_export.passes.cache.tables import MOST_NUMBERS, Use
 
 Array = np.ndarray[Any, Any]
-_MOST_NUMBERS = 1 << 23
-"""Of a table or of scores, to be evaluated; what is larger is left to the gate, at the lengths that are reported."""
-_HIDDEN = -3e4
-_CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+_SHORT, _LONG = 7, 13
+_SPREAD = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """A value of positions alone that meets data: at which node, and which of its axes are rows and columns."""
+class Plan:
+    """How an attention is written over a past."""
 
-    node: ir.Node
-    value: ir.Value
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-
-
-def position_uses(meaning: Meaning) -> list[Use]:
-    """Where positions meet data."""
-    uses = []
-    for node, step in meaning.steps.items():
-        if step.alias is not None:
-            continue
-        for i, value in enumerate(node.inputs):
-            if value is None or meaning.depends[value] != "positions" or i in step.written:
-                continue
-            rows, columns = _roles(meaning.facts[value].axes, step.outputs[0] if step.aligned else ())
-            uses.append(Use(node, value, rows, columns))
-    return uses
+    hide: Literal["softmax", "scores"]
+    """Where padding is hidden: in front of each Softmax, or behind each product of queries and keys."""
+    by_position: bool
+    """Whether its tables are read by the positions of rows and keys, not by their slots."""
 
 
-def _roles(axes: Axes, output: Axes) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The axes of a value that meet rows, and those that meet columns, of an output that they align with."""
-    aligned = [(i, output[len(output) - len(axes) + i]) for i in range(len(axes)) if output and axes[i]]
-    return (
-        tuple(i for i, of in aligned if holds_rows(of)),
-        tuple(i for i, of in aligned if columns_of(of)),
-    )
-
-
-def check_tables(meaning: Meaning, uses: Sequence[Use]) -> int | None:
-    """The length up to which every table keeps its rows, None if that is any length that was looked at.
+def plan_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) -> Plan:
+    """How `attention` can be written so that it is the plain one, tried at several lengths.
 
     Raises:
-        CacheRefusal: a table changes with the length from the start.
+        CacheRefusal: later tokens change what a row attends to, or padding cannot be hidden.
     """
-    limit: int | None = None
-    done: set[ir.Value] = set()
-    for use in uses:
-        if use.value in done:
-            continue
-        done.add(use.value)
-        kept = _kept_up_to(meaning, use)
-        limit = kept if limit is None else min(limit, kept or limit)
-    return limit
-
-
-def _kept_up_to(meaning: Meaning, use: Use) -> int | None:
-    before: Array | None = None
-    last = 1
-    for length in _lengths(meaning, use):
-        array = _at(meaning, use.value, length)
-        if array is None:
-            return last  # the table ends here
-        if before is not None and not _is_prefix(before, array):
-            if last < 13:
-                raise refuse(use.node, "reads a table of positions whose rows change with the length of the whole text")
-            return last
-        before, last = array, length
-    return None
-
-
-def _lengths(meaning: Meaning, use: Use) -> list[int]:
-    axes = meaning.facts[use.value].axes
-    found = []
-    for length in probes(candidate_lengths(meaning, [use.value]), 1 << 20):
-        if int(np.prod(Sizes(1, length).shape(axes), dtype=np.int64)) * (length if not use.rows else 1) > _MOST_NUMBERS:
-            break
-        found.append(length)
-    return found
-
-
-def _at(meaning: Meaning, value: ir.Value, length: int) -> Array | None:
-    """The value at a length, None where a table of it has ended."""
-    sizes = Sizes(1, length)
-    try:
-        array = meaning.evaluator.array(value, sizes)
-    except CacheRefusal:
-        if length <= 13:
-            raise
-        return None
-    finally:
-        meaning.evaluator.forget_large(sizes)
-    return array if array.shape == sizes.shape(meaning.facts[value].axes) else None
-
-
-def _is_prefix(short: Array, long: Array) -> bool:
-    part = long[tuple(slice(0, size) for size in short.shape)]
-    return part.shape == short.shape and bool(np.allclose(short, part, equal_nan=True, rtol=1e-6, atol=0))
-
-
-def check_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) -> None:
-    """Tries the way from scores to weights on random scores.
-
-    Raises:
-        CacheRefusal: later tokens change what a row attends to, or it depends on more than distances.
-    """
-    chain = _Chain(meaning, attention, uses)
-    small, large = 7, 13
-    pairs = [(small, large)]
-    for candidate in sorted(chain.candidates()):
-        if chain.fits(candidate + 4):
+    trial = Trial(meaning, attention, uses)
+    pairs = [(_SHORT, _LONG)]
+    for candidate in sorted(trial.candidates()):
+        if trial.fits(candidate + 4):
             pairs.append((max(2, candidate - 3), candidate + 4))
     for short, long in pairs:
-        _check_lengths(meaning, attention, chain, short, long)
+        _check_causal(trial, short, long)
+    for plan in _plans(attention):
+        if all(_hides_padding(trial, plan, short, long) for short, long in pairs):
+            return plan
+    raise refuse(attention.mix, "weighs tokens so that those in front of a padded row cannot be hidden from it")
 
 
-def _check_lengths(meaning: Meaning, attention: Attention, chain: _Chain, short: int, long: int) -> None:
-    random = np.random.default_rng(long)
-    inputs = {
-        value: random.standard_normal(Sizes(1, long).shape(meaning.facts[value].axes)) * 2 for value in chain.leaves
-    }
-    whole = chain.weights(inputs, long)
+def _plans(attention: Attention) -> list[Plan]:
+    places: list[Literal["softmax", "scores"]] = ["softmax", "scores"] if attention.softmaxes else ["scores"]
+    return [Plan(hide, by_position) for by_position in (False, True) for hide in places]
+
+
+def _check_causal(trial: Trial, short: int, long: int) -> None:
+    inputs = trial.random(long)
+    whole = trial.weights(inputs, long)
     if whole is None:
         return
-    later = np.triu(np.ones((long, long), bool), 1)
-    shape = [1] * whole.ndim
-    shape[chain.row], shape[chain.column] = long, long
-    later = later if chain.row < chain.column else later.T
-    if np.any(np.where(later.reshape(shape), whole, 0) != 0):
-        raise refuse(attention.softmax, "lets tokens look at later ones, so what is cached would change")
-    first = chain.weights(chain.part(inputs, slice(0, short)), short)
-    if first is not None and not np.allclose(first, chain.block(whole, slice(0, short)), **_CLOSE):
-        raise refuse(attention.softmax, "weights tokens differently when later ones come")
+    if np.any(trial.later(whole, long) != 0):
+        raise trial.refuse("lets tokens look at later ones, so that what is cached would change")
+    first = trial.weights(trial.part(inputs, slice(0, short)), short)
+    if first is not None and not _close(first, trial.block(whole, slice(0, short))):
+        raise trial.refuse("weighs tokens differently when later ones come")
+
+
+def _hides_padding(trial: Trial, plan: Plan, short: int, long: int) -> bool:
+    """Whether a row behind padding attends as it does alone."""
+    inputs = trial.random(long)
     padding = long - short
-    padded = chain.weights(inputs, long, padding)
-    alone = chain.weights(chain.part(inputs, slice(padding, long)), short)
+    padded = trial.weights(inputs, long, plan, padding)
+    alone = trial.weights(trial.part(inputs, slice(padding, long)), short)
     if padded is None or alone is None:
-        return
-    if not np.allclose(alone, chain.block(padded, slice(padding, long)), **_CLOSE):
-        raise refuse(attention.softmax, "weights tokens by where they are in the text, not by how far apart they are")
+        return True
+    behind = slice(padding, long)
+    return _close(alone, trial.block(padded, behind)) and not np.any(trial.block(padded, behind, slice(0, padding)))
 
 
-class _Chain:
-    """What lies between the scores of an attention and the product with its values."""
+def _close(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-5, atol=1e-6))
+
+
+class Trial:
+    """The way from the scores of an attention to its weights, to be run on numbers."""
 
     def __init__(self, meaning: Meaning, attention: Attention, uses: Sequence[Use]) -> None:
         self._meaning = meaning
-        self._softmax = attention.softmax
-        place = meaning.found.mixes[attention.mix][1]
-        weights = attention.mix.inputs[1 - place]
-        assert weights is not None
-        self._weights = weights
-        self.nodes, self.leaves = _between(meaning, weights)
-        self._tables = [use for use in uses if use.node in self.nodes]
-        axes = meaning.facts[weights].axes
-        self.row = next(i for i, of in enumerate(axes) if of == (ROWS,))
-        self.column = next(i for i, of in enumerate(axes) if columns_of(of))
+        self._attention = attention
+        self._tables = [use for use in uses if use.node in attention.between]
+        axes = meaning.facts[attention.weights].axes
+        self._row = next((i for i, of in enumerate(axes) if of == (ROWS,)), None)
+        self._column = next(i for i, of in enumerate(axes) if columns_of(of))
         self._heads = max(1, int(np.prod(Sizes(1, 1).shape(axes))))
+        if self._row is None:
+            raise refuse(attention.mix, "weighs positions for rows that are folded into another axis")
+
+    def refuse(self, what: str) -> CacheRefusal:
+        """The refusal of the attention, at its Softmax where it has one."""
+        return refuse((*self._attention.softmaxes, self._attention.mix)[0], what)
 
     def candidates(self) -> set[int]:
-        """Lengths at which what lies between may do something new."""
+        """Lengths at which it may do something new."""
         return candidate_lengths(self._meaning, [use.value for use in self._tables])
 
     def fits(self, length: int) -> bool:
         """Whether scores of that length are few enough to try."""
-        return length * length * self._heads <= _MOST_NUMBERS
+        return length * length * self._heads <= MOST_NUMBERS
 
-    def weights(self, inputs: dict[ir.Value, Array], length: int, padding: int = 0) -> Array | None:
-        """What the values are multiplied by; None where a table has ended before `length`."""
-        meaning = self._meaning
-        sizes = Sizes(1, length)
-        given: dict[ir.Value, Array] = {value: array.astype(np.float32) for value, array in inputs.items()}
+    def random(self, length: int) -> dict[ir.Value, Array]:
+        """Seeded numbers for the data that it starts from, at one row of a batch."""
+        made = np.random.default_rng(length)
+        shapes = {leaf: Sizes(1, length).shape(self._meaning.facts[leaf].axes) for leaf in self._attention.leaves}
+        return {leaf: (made.standard_normal(shape) * _SPREAD).astype(np.float32) for leaf, shape in shapes.items()}
+
+    def weights(
+        self, inputs: dict[ir.Value, Array], length: int, plan: Plan | None = None, padding: int = 0
+    ) -> Array | None:
+        """What the values are multiplied by, written as `plan` says behind `padding` tokens that are none.
+
+        None where a table ends before `length`.
+        """
+        meaning, sizes = self._meaning, Sizes(1, length)
+        given = dict(inputs)
         try:
-            if padding:
-                for use in self._tables:
-                    if use.rows and not use.columns:
-                        table = meaning.evaluator.array(use.value, sizes)
-                        given[use.value] = np.roll(table, padding, axis=use.rows[0])
-            source, output = self._softmax.inputs[0], self._softmax.outputs[0]
-            assert source is not None
-            scores = meaning.evaluator.array(source, sizes, given)
-            hidden = np.zeros(sizes.shape(meaning.facts[source].axes)[self._softmax_column()], np.float32)
-            columns = columns_of(meaning.facts[source].axes[self._softmax_column()])
-            front = columns.front if columns else 0
-            hidden[front : front + padding] = _HIDDEN
-            shape = [1] * scores.ndim
-            shape[self._softmax_column()] = len(hidden)
-            given[output] = meaning.evaluator.run(self._softmax, [scores + hidden.reshape(shape)])[0]
-            return meaning.evaluator.array(self._weights, sizes, given)
+            if plan is not None:
+                self._shift_tables(given, sizes, plan, padding)
+                if plan.hide == "scores":
+                    for product in self._attention.products:
+                        scores = product.node.outputs[0]
+                        given[scores] = given[scores] + self._hidden(scores, length, padding)
+                else:
+                    self._hide_before_softmax(given, sizes, padding)
+            return meaning.evaluator.array(self._attention.weights, sizes, given)
         except CacheRefusal:
-            if length <= 13:
+            if length <= _LONG:
                 raise
             return None
         finally:
             meaning.evaluator.forget_large(sizes)
 
-    def _softmax_column(self) -> int:
-        axes = self._meaning.facts[self._softmax.outputs[0]].axes
-        return next(i for i, of in enumerate(axes) if columns_of(of))
+    def _hide_before_softmax(self, given: dict[ir.Value, Array], sizes: Sizes, padding: int) -> None:
+        for node in reversed(self._attention.softmaxes):
+            source = node.inputs[0]
+            assert source is not None
+            scores = self._meaning.evaluator.array(source, sizes, given)
+            hidden = scores + self._hidden(source, sizes.length, padding)
+            given[node.outputs[0]] = self._meaning.evaluator.run(node, [hidden])[0]
+
+    def _shift_tables(self, given: dict[ir.Value, Array], sizes: Sizes, plan: Plan, padding: int) -> None:
+        """Rows, and columns where the plan says so, by position: that of the first token is 0."""
+        places = np.maximum(np.arange(sizes.length) - padding, 0)
+        for use in self._tables:
+            along = (*use.rows, *use.columns) if plan.by_position else use.rows if not use.columns else ()
+            if along:
+                table = self._meaning.evaluator.array(use.value, sizes)
+                for axis in along:
+                    table = np.take(table, places, axis=axis)
+                given[use.value] = table
+
+    def _hidden(self, scores: ir.Value, length: int, padding: int) -> Array:
+        axes = self._meaning.facts[scores].axes
+        place = next(i for i, of in enumerate(axes) if columns_of(of))
+        columns = columns_of(axes[place])
+        assert columns is not None
+        hidden = np.zeros(Sizes(1, length).of(axes[place]), np.float32)
+        hidden[columns.front : columns.front + padding] = HIDDEN
+        shape = [1] * len(axes)
+        shape[place] = len(hidden)
+        return hidden.reshape(shape)
+
+    def later(self, weights: Array, length: int) -> Array:
+        """`weights` with those of a row's own and earlier tokens at 0."""
+        assert self._row is not None
+        later = np.triu(np.ones((length, length), bool), 1)
+        shape = [1] * weights.ndim
+        shape[self._row] = shape[self._column] = length
+        return np.where((later if self._row < self._column else later.T).reshape(shape), weights, 0)
 
     def part(self, inputs: dict[ir.Value, Array], of: slice) -> dict[ir.Value, Array]:
         """The inputs of some of the tokens."""
-        parts = {}
-        for value, array in inputs.items():
-            axes = self._meaning.facts[value].axes
-            index = [of if each == (ROWS,) or _is_columns(each) else slice(None) for each in axes]
-            parts[value] = array[tuple(index)]
-        return parts
+        return {value: array[self._index(self._meaning.facts[value].axes, of)] for value, array in inputs.items()}
 
-    def block(self, weights: Array, of: slice) -> Array:
+    def _index(self, axes: tuple[Axis, ...], of: slice) -> tuple[slice, ...]:
+        return tuple(of if each == (ROWS,) or _is_columns(each) else slice(None) for each in axes)
+
+    def block(self, weights: Array, rows: slice, columns: slice | None = None) -> Array:
         """Rows and columns of some of the tokens."""
+        assert self._row is not None
         index = [slice(None)] * weights.ndim
-        index[self.row], index[self.column] = of, of
+        index[self._row], index[self._column] = rows, rows if columns is None else columns
         return weights[tuple(index)]
 
 
-def _is_columns(of: Any) -> bool:
+def _is_columns(of: Axis) -> bool:
     return len(of) == 1 and isinstance(of[0], Columns)
-
-
-def _between(meaning: Meaning, weights: ir.Value) -> tuple[set[ir.Node], list[ir.Value]]:
-    """The nodes behind `weights` that see columns, and the data that they start from."""
-    products = {product.node for product in meaning.found.products}
-    nodes: set[ir.Node] = set()
-    leaves: list[ir.Value] = []
-    stack, seen = [weights], {weights}
-    while stack:
-        value = stack.pop()
-        node = value.producer()
-        sees = any(columns_of(of) for of in meaning.facts[value].axes)
-        if node is None or node in products or not sees:
-            leaves.append(value)
-            continue
-        nodes.add(node)
-        new = [
-            each for each in node.inputs if each is not None and each not in seen and meaning.depends[each] == "data"
-        ]
-        seen.update(new)
-        stack.extend(new)
-    return nodes, leaves

@@ -27,109 +27,12 @@ class Cut:
     """Scalings on the way from it to the product, which the query takes over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """A product of queries and keys, the Softmax behind it, and its product with the values."""
-
-    scores: ir.Node
-    softmax: ir.Node
-    mix: ir.Node
-    query: ir.Value
-    key: Cut
-    value: Cut
-    depth: int
-    """How many attentions lie in front of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Keys and values that are cached as one layer's: those of one attention, or of heads that are computed apart."""
-
-    parts: tuple[tuple[Cut, Cut], ...]
-    depth: int
-
-    @property
-    def n_heads(self) -> int:
-        return sum(key.heads for key, _ in self.parts)
-
-    @property
-    def key_width(self) -> int:
-        return self.parts[0][0].width
-
-    @property
-    def value_width(self) -> int:
-        return self.parts[0][1].width
-
-
-def find_attentions(meaning: Meaning, graph: ir.Graph) -> list[Attention]:
-    """Every attention of the graph, in order.
+def find_cut(meaning: Meaning, node: ir.Node, operand: ir.Value, scaled: bool) -> Cut:
+    """The smallest value behind `operand` from which it follows by moving entries and, for keys, by a scaling.
 
     Raises:
-        CacheRefusal: columns reach the values without a Softmax, or keys or values are of no form that can be cached.
+        CacheRefusal: there is none with the batch and the positions on axes of their own.
     """
-    found = meaning.found
-    by_product = {number: node for node, number in found.softmaxes.items()}
-    depths = _depths(meaning, graph)
-    attentions = []
-    for node in graph:
-        if node not in found.mixes:
-            continue
-        number, place = found.mixes[node]
-        product = found.products[number]
-        if number not in by_product:
-            raise refuse(node, "weights positions by scores that no Softmax has normalised")
-        key, value, query = product.node.inputs[product.key], node.inputs[place], product.node.inputs[product.query]
-        assert key is not None
-        assert value is not None
-        assert query is not None
-        attentions.append(
-            Attention(
-                product.node,
-                by_product[number],
-                node,
-                query,
-                _cut(meaning, product.node, key, scaled=True),
-                _cut(meaning, node, value, scaled=False),
-                depths[node],
-            )  # fmt: skip
-        )
-    return attentions
-
-
-def pair_up(attentions: list[Attention]) -> list[Pair]:
-    """The cached pairs in order of depth: equal ones once, heads that are computed apart together."""
-    groups: dict[tuple[int, int, int], list[tuple[Cut, Cut]]] = {}
-    seen: set[tuple[ir.Value, ir.Value]] = set()
-    for attention in sorted(attentions, key=lambda each: each.depth):
-        key, value = attention.key, attention.value
-        if (key.value, value.value) in seen:
-            continue
-        seen.add((key.value, value.value))
-        groups.setdefault((attention.depth, key.width, value.width), []).append((key, value))
-    pairs = []
-    for (depth, _, _), parts in groups.items():
-        if all(key.heads == value.heads for key, value in parts):
-            pairs.append(Pair(tuple(parts), depth))
-        else:
-            pairs.extend(Pair((part,), depth) for part in parts)
-    return pairs
-
-
-def _depths(meaning: Meaning, graph: ir.Graph) -> dict[ir.Node, int]:
-    depth: dict[ir.Value, int] = {}
-    mixes: dict[ir.Node, int] = {}
-    for node in graph:
-        here = max((depth.get(value, 0) for value in node.inputs if value is not None), default=0)
-        if node in meaning.found.mixes:
-            mixes[node] = here
-            here += 1
-        for value in node.outputs:
-            depth[value] = here
-    return mixes
-
-
-def _cut(meaning: Meaning, node: ir.Node, operand: ir.Value, scaled: bool) -> Cut:
-    """The smallest value behind `operand` from which it follows by moving entries and, for keys, by a scaling."""
     best: tuple[tuple[int, int, int], Cut] | None = None
     value, factor, skipped, steps = operand, 1.0, frozenset[ir.Node](), 0
     while True:
@@ -170,11 +73,7 @@ def _source(meaning: Meaning, node: ir.Node, scaled: bool) -> tuple[ir.Value, fl
         return None
     before = set(meaning.evaluator.unknown)
     number = float(np.asarray(meaning.evaluator.array(other[0], TRIED[0])).reshape(()))
-    if (
-        meaning.evaluator.unknown - before
-        or number == 0
-        or meaning.facts[data[0]].axes != meaning.facts[node.outputs[0]].axes
-    ):
+    if meaning.evaluator.unknown - before or number == 0 or meaning.facts[data[0]].axes != meaning.facts[node.outputs[0]].axes:
         return None
     return data[0], (number if node.op_type == "Mul" else 1 / number)
 

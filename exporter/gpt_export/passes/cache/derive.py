@@ -10,24 +10,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from gpt_export.passes.cache.checks import check_attention, check_tables, position_uses
-from gpt_export.passes.cache.cuts import find_attentions, pair_up
+from gpt_export.passes.cache.attentions import find_attentions
+from gpt_export.passes.cache.checks import plan_attention
 from gpt_export.passes.cache.emission import Emitter
 from gpt_export.passes.cache.interpreter import interpret
 from gpt_export.passes.cache.normal_form import normalise
+from gpt_export.passes.cache.pairs import pair_up
 from gpt_export.passes.cache.refusal import CacheRefusal
+from gpt_export.passes.cache.tables import check_tables, position_uses
+from gpt_export.runtime.signature import LayerCache
 
 logger = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerCache:
-    """Keys (batch, n_heads, past, key_width) and values (batch, n_heads, past, value_width) of a layer."""
-
-    n_heads: int
-    key_width: int
-    value_width: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +52,9 @@ def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | N
         raise CacheRefusal("no cache is derived, because no operator of the graph looks at other positions")
     uses = position_uses(meaning)
     limit = check_tables(meaning, uses)
-    for attention in attentions:
-        check_attention(meaning, attention, uses)
+    plans = {attention: plan_attention(meaning, attention, uses) for attention in attentions}
     pairs = pair_up(attentions)
-    inputs, outputs, nodes = Emitter(model.graph, meaning, attentions, pairs).run()
+    inputs, outputs, nodes = Emitter(model.graph, meaning, plans, pairs).run()
     graph = ir.Graph(
         [value for value in inputs if value.const_value is None],
         outputs,
@@ -71,6 +64,6 @@ def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | N
         name=model.graph.name,
     )
     derived = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
-    layers = tuple(LayerCache(pair.n_heads, pair.key_width, pair.value_width) for pair in pairs)
+    layers = tuple(pair.shape() for pair in pairs)
     logger.info("derived a cache of %d layers, %d nodes to %d", len(layers), len(model.graph), len(graph))
     return DerivedCache(model=derived, layers=layers, longest=limit)

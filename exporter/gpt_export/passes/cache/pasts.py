@@ -23,8 +23,8 @@ class Form:
     cached: Axes
 
 
-def form_of(axes: Axes, cut: Cut) -> Form:
-    """How a value of `axes` becomes (batch, heads, rows, width)."""
+def form_of(axes: Axes, cut: Cut, folded: bool) -> Form:
+    """How a value of `axes` becomes (batch, heads, rows, width), or (batch, 1, rows, heads * width) where `folded`."""
     apart: list[Axis] = []
     for of in axes:
         if of and of[0] == BATCH:
@@ -35,9 +35,10 @@ def form_of(axes: Axes, cut: Cut) -> Form:
             apart.append(of)
     batch, rows = apart.index((BATCH,)), apart.index((ROWS,))
     others = [i for i in range(len(apart)) if i not in (batch, rows)]
-    perm = (batch, *others[:-1], rows, others[-1])
+    perm = (batch, rows, *others) if folded else (batch, *others[:-1], rows, others[-1])
+    heads, width = (1, cut.heads * cut.width) if folded else (cut.heads, cut.width)
     moved = tuple(apart[i] for i in perm)
-    return Form(axes, tuple(apart), perm, moved, ((BATCH,), axis(cut.heads), (ROWS,), axis(cut.width)))
+    return Form(axes, tuple(apart), perm, moved, ((BATCH,), axis(heads), (ROWS,), axis(width)))
 
 
 def to_cached(writing: Writing, value: ir.Value, form: Form, name: str) -> ir.Value:
@@ -57,12 +58,18 @@ def from_cached(writing: Writing, value: ir.Value, form: Form, name: str) -> ir.
     return writing.reshape(made, form.apart, form.own, "total", f"{name}/whole")
 
 
-def heads_of(writing: Writing, present: ir.Value, start: int, cut: Cut, name: str) -> ir.Value:
-    """The heads from `start` on that are `cut`'s."""
-    ends = [writing.constant([start]), writing.constant([start + cut.heads]), writing.constant([1])]
-    return writing.node("Slice", [present, *ends], f"{name}/heads")
+def taken_apart(writing: Writing, present: ir.Value, sizes: list[int], along: int, name: str) -> list[ir.Value]:
+    """The cuts that lie side by side in a cache."""
+    if len(sizes) == 1:
+        return [present]
+    places = writing.constant([along])
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        writing.node("Slice", [present, writing.constant([a]), writing.constant([a + size]), places], f"{name}/part")
+        for a, size in zip(starts, sizes, strict=True)
+    ]
 
 
-def joined_heads(writing: Writing, parts: list[ir.Value], name: str) -> ir.Value:
-    """Heads that are computed apart, side by side."""
-    return parts[0] if len(parts) == 1 else writing.node("Concat", parts, f"{name}/heads", {"axis": 1})
+def put_together(writing: Writing, parts: list[ir.Value], along: int, name: str) -> ir.Value:
+    """Cuts side by side."""
+    return parts[0] if len(parts) == 1 else writing.node("Concat", parts, f"{name}/parts", {"axis": along})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from gpt_export.passes.cache.axes import BATCH, ROWS, TRIED, Axes, Columns, Sizes, holds_rows
+from gpt_export.passes.cache.axes import ANY, BATCH, ROWS, TRIED, Axes, Columns, Sizes, holds_rows
 from gpt_export.passes.cache.dims import Writing
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.refusal import refuse
@@ -21,10 +21,15 @@ _LARGEST_LITERAL = 4096
 class PositionWriter:
     """Writes values that depend on positions or on nothing into a new graph, each once."""
 
-    def __init__(self, meaning: Meaning, writing: Writing, position_ids: ir.Value) -> None:
+    def __init__(
+        self, meaning: Meaning, writing: Writing, position_ids: ir.Value, mask: ir.Value, by_position: set[ir.Node]
+    ) -> None:
         self._meaning = meaning
         self._writing = writing
         self._ids = position_ids
+        self._mask = mask
+        self._by_position = by_position
+        self._key_ids: ir.Value | None = None
         self._written: dict[tuple[ir.Value, str], ir.Value] = {}
         self._gathered: dict[tuple[ir.Value, Axes, int], ir.Value] = {}
 
@@ -42,9 +47,9 @@ class PositionWriter:
         axes = self._meaning.facts[value].axes
         places = [rank_of_output - len(axes) + i for i in range(len(axes))]
         rows = [i for i, place in enumerate(places) if axes[i] and holds_rows(output[place])]
-        columns = [
-            i for i, place in enumerate(places) if axes[i] and any(isinstance(a, Columns) for a in output[place])
-        ]
+        columns = [i for i, place in enumerate(places) if axes[i] and any(isinstance(a, Columns) for a in output[place])]
+        if node in self._by_position and columns:
+            return self._by_key(node, value, rows, columns, output)
         if not rows:
             return self.total(value, "batch" if _folds(axes) else "one")
         if len(rows) > 1 or output[places[rows[0]]] != (ROWS,):
@@ -111,6 +116,46 @@ class PositionWriter:
             self._gathered[key] = writing.node("Slice", [whole, writing.size("past"), ends, places], name)
         return self._gathered[key]
 
+    def _by_key(
+        self, node: ir.Node, value: ir.Value, rows: list[int], columns: list[int], output: Axes
+    ) -> ir.Value:
+        """(batch, heads, new, total) of a table (heads, total, total) or (heads, 1, total), read by position."""
+        key = (value, output, -1)
+        if key in self._gathered:
+            return self._gathered[key]
+        axes = self._meaning.facts[value].axes
+        column = columns[0]
+        plain = len(output) == 4 and output[0] == (BATCH,) and column == len(axes) - 1
+        alone = plain and (not rows or rows == [column - 1]) and axes[column] in ((ROWS,), (Columns(ANY),))
+        if not alone or any(of and i < len(axes) - 3 and of != (BATCH,) for i, of in enumerate(axes)):
+            raise refuse(node, "weighs tokens by where they are in the text, in a form that the pass does not know")
+        writing, name = self._writing, f"cache/{value.name}"
+        total, places = self.total(value, "one"), self._key_positions()
+        if rows:
+            row = writing.node("Unsqueeze", [self._ids, writing.constant([2])], f"{name}/row")
+            start = writing.node("Mul", [row, writing.size("total")], f"{name}/row_start")
+            columned = writing.node("Unsqueeze", [places, writing.constant([1])], f"{name}/column")
+            places = writing.node("Add", [start, columned], f"{name}/entry")
+        heads = max(1, Sizes(1, 1).of(axes[column - 2])) if column >= 2 else 1
+        table = writing.node("Reshape", [total, writing.constant([heads, -1])], f"{name}/flat")
+        made = writing.node("Gather", [table, places], f"{name}/at_positions", {"axis": 1})
+        if rows:
+            made = writing.node("Transpose", [made], f"{name}/in_place", {"perm": (1, 0, 2, 3)})
+        else:
+            made = writing.node("Transpose", [made], f"{name}/in_place", {"perm": (1, 0, 2)})
+            made = writing.node("Unsqueeze", [made, writing.constant([2])], f"{name}/for_rows")
+        self._gathered[key] = made
+        return made
+
+    def _key_positions(self) -> ir.Value:
+        """int64 (batch, total): how many tokens are in front of each slot."""
+        if self._key_ids is None:
+            writing = self._writing
+            counted = writing.node("CumSum", [self._mask, writing.constant(1)], "cache/counted")
+            last = writing.node("Sub", [counted, writing.constant([1])], "cache/places")
+            self._key_ids = writing.node("Max", [last, writing.constant([0])], "cache/key_positions")
+        return self._key_ids
+
     def _gathered_rows(self, node: ir.Node, value: ir.Value, row: int, output: Axes, places: list[int]) -> ir.Value:
         """Rows of `value` at each token's position, its axes where `output` has them."""
         key = (value, output, places[0])
@@ -166,4 +211,6 @@ def same_for_all_rows(value: ir.Value, meaning: Meaning, sizes: Sizes) -> bool:
     """Whether `value` does not differ between rows of the batch."""
     array = meaning.evaluator.array(value, sizes)
     axes = meaning.facts[value].axes
-    return all(of != (BATCH,) or bool((array == np.take(array, [0], axis=i)).all()) for i, of in enumerate(axes))
+    return all(
+        of != (BATCH,) or bool((array == np.take(array, [0], axis=i)).all()) for i, of in enumerate(axes)
+    )

@@ -6,75 +6,12 @@ from gpt_export.passes.cache.axes import TRIED, Axis, columns_of, holds_rows
 from gpt_export.passes.cache.facts import Step
 from gpt_export.passes.cache.rules.reading import Reading, Rule
 
-_SAME_FORM = [
-    "Abs",
-    "Acos",
-    "Acosh",
-    "Add",
-    "And",
-    "Asin",
-    "Asinh",
-    "Atan",
-    "Atanh",
-    "BitShift",
-    "BitwiseAnd",
-    "BitwiseNot",
-    "BitwiseOr",
-    "BitwiseXor",
-    "Cast",
-    "Ceil",
-    "Celu",
-    "Clip",
-    "Cos",
-    "Cosh",
-    "Div",
-    "Elu",
-    "Equal",
-    "Erf",
-    "Exp",
-    "Floor",
-    "Gelu",
-    "Greater",
-    "GreaterOrEqual",
-    "HardSigmoid",
-    "HardSwish",
-    "IsInf",
-    "IsNaN",
-    "LeakyRelu",
-    "Less",
-    "LessOrEqual",
-    "Log",
-    "Max",
-    "Mean",
-    "Min",
-    "Mish",
-    "Mod",
-    "Mul",
-    "Neg",
-    "Not",
-    "Or",
-    "PRelu",
-    "Pow",
-    "Reciprocal",
-    "Relu",
-    "Round",
-    "Selu",
-    "Shrink",
-    "Sigmoid",
-    "Sign",
-    "Sin",
-    "Sinh",
-    "Softplus",
-    "Softsign",
-    "Sqrt",
-    "Sub",
-    "Sum",
-    "Tan",
-    "Tanh",
-    "ThresholdedRelu",
-    "Where",
-    "Xor",
-]
+_SAME_FORM = """
+    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Celu Clip
+    Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less
+    LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin
+    Sinh Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Where Xor
+""".split()
 
 
 def broadcast(reading: Reading) -> Step:
@@ -92,7 +29,7 @@ def _meet(reading: Reading, inputs: list[int], place: int) -> Axis:
     present = [i for i in inputs if -place <= len(reading.axes(i)) and reading.axes(i)[place]]
     data = [reading.axes(i)[place] for i in present if reading.is_data(i)]
     others = [reading.axes(i)[place] for i in present if not reading.is_data(i)]
-    if any(of != data[0] for of in data[1:]):
+    if any(of != data[0] and not _both_columns(of, data[0]) for of in data[1:]):
         if any(columns_of(of) for of in data) and any(holds_rows(of) for of in data):
             raise reading.refuse("adds to the scores what depends on the tokens that are looked at")
         raise reading.refuse("combines axes of different meaning")
@@ -102,6 +39,14 @@ def _meet(reading: Reading, inputs: list[int], place: int) -> Axis:
         if any(sizes.of(of) != sizes.of(data[0]) for sizes in TRIED):
             raise reading.refuse("combines axes of different meaning")
     return data[0]
+
+
+def _both_columns(a: Axis, b: Axis) -> bool:
+    """Whether both are columns with the same entries around them, if of different products (differential attention)."""
+    first, second = columns_of(a), columns_of(b)
+    if first is None or second is None or a != (first,) or b != (second,):
+        return False
+    return (first.front, first.back) == (second.front, second.back)
 
 
 def same(reading: Reading) -> Step:

@@ -128,11 +128,7 @@ def cut(reading: Reading) -> Step:
     rows: list[tuple[int, int, int, int]] = []
     for k, place in enumerate(place % len(axes) for place in places):
         ranges = [
-            range(
-                *slice(_bound(starts[t][k], steps[k]), _bound(ends[t][k], steps[k]), steps[k]).indices(
-                    sizes.of(axes[place])
-                )
-            )
+            range(*slice(_bound(starts[t][k], steps[k]), _bound(ends[t][k], steps[k]), steps[k]).indices(sizes.of(axes[place])))
             for t, sizes in enumerate(TRIED)
         ]
         if all(each == range(sizes.of(axes[place])) for each, sizes in zip(ranges, TRIED, strict=True)):

@@ -73,7 +73,7 @@ def _mix(reading: Reading, batch: Axes, row: Axis, column: Axis, inner: tuple[Ax
         other = column if values == 1 else row
         if holds_rows(other) or columns_of(other):
             raise reading.refuse("sums over positions of scores and keeps positions of the values")
-        reading.found.mixes[reading.node] = (columns.product, values)
+        reading.found.mixes[reading.node] = values
         return Step(((*batch, row, column),), whole=(values,))
     raise reading.refuse("sums over the sequence outside of attention")
 

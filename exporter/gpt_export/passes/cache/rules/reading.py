@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 Rule = Callable[["Reading"], Step]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Product:
     """A product of queries and keys: which input is which, and what the columns that it gives are called."""
 
@@ -33,10 +33,10 @@ class Found:
     """What the rules have found so far, beyond the axes."""
 
     products: list[Product] = field(default_factory=list)
-    softmaxes: dict[ir.Node, int] = field(default_factory=dict)
-    """Softmax over columns, and the product that they come from."""
-    mixes: dict[ir.Node, tuple[int, int]] = field(default_factory=dict)
-    """Products with the values: the product that the columns come from, and which input holds the values."""
+    softmaxes: set[ir.Node] = field(default_factory=set)
+    """Each Softmax over columns."""
+    mixes: dict[ir.Node, int] = field(default_factory=dict)
+    """Products with the values, and which input holds these."""
     flipped: frozenset[ir.Node] = frozenset()
     """Products whose first input holds the keys, as a Softmax over their first positions shows."""
 

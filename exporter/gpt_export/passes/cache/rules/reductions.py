@@ -8,18 +8,11 @@ from gpt_export.passes.cache.axes import columns_of, holds_rows, is_constant
 from gpt_export.passes.cache.facts import Step
 from gpt_export.passes.cache.rules.reading import OverRows, Reading, Rule
 
-_REDUCERS = [
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSum",
-    "ReduceSumSquare",
-]
+_REDUCERS = """
+    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
+""".split()
+
+_OVER_COLUMNS = frozenset({"ReduceMax", "ReduceSum", "ReduceLogSumExp"})
 
 
 def reduce(reading: Reading) -> Step:
@@ -45,6 +38,8 @@ def _reduced(reading: Reading, places: set[int], keep: bool) -> Step:
 def _check_features(reading: Reading, places: Sequence[int]) -> None:
     for place in places:
         of = reading.axes()[place]
+        if columns_of(of) and len(of) == 1 and reading.node.op_type in _OVER_COLUMNS:
+            continue  # a Softmax that is written out; what it gives is tried on numbers
         if not is_constant(of):
             what = "the sequence" if holds_rows(of) or columns_of(of) else "the batch"
             raise reading.refuse(f"works along {what}")
@@ -56,7 +51,7 @@ def along(reading: Reading) -> Step:
     place = reading.attribute("axis", -1) % len(axes)
     columns = columns_of(axes[place])
     if reading.node.op_type == "Softmax" and columns is not None and len(axes[place]) == 1:
-        reading.found.softmaxes[reading.node] = columns.product
+        reading.found.softmaxes.add(reading.node)
         return Step((axes,))
     if reading.node.op_type == "Softmax" and holds_rows(axes[place]):
         others = [each for each in map(columns_of, axes) if each is not None]
