@@ -132,5 +132,7 @@ def _parity_lines(parity: Mapping[str, Any]) -> list[str]:
     if weights := parity["weights"]:
         equal = weights["checked"] - len(weights["mismatches"])
         lines.append(f"  weights: {equal} of {weights['checked']} equal bit for bit")
+    if judge := parity.get("judged_against"):
+        lines.append(f"  judged against {judge}")
     lines += [f"  FAILED {failure}" for failure in parity["failures"]]
     return lines + [f"  note: {note}" for note in parity["notes"]]
