@@ -68,7 +68,7 @@ def build(
 
     def by_export() -> ir.Model:
         def make(module: nn.Module, device: str) -> ir.Model:
-            return export_to_onnx(module, signature, opset, sizes, device)
+            return export_to_onnx(module, signature, opset, sizes, device, longest)
 
         return _with_weights_if_needed(make, skeleton, reference)
 
