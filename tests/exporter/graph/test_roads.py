@@ -6,8 +6,8 @@ import pytest
 import torch
 from gpt_export.errors import GraphError, ScriptError
 from gpt_export.graph.roads import BuiltGraph, Road, build
-from gpt_export.graph.script import without_weights
 from gpt_export.runtime.signature import example_sizes, uncached
+from gpt_export_models.blank import without_weights
 from torch import Tensor, nn
 
 from tests import samples

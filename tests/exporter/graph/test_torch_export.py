@@ -16,11 +16,11 @@ from gpt_export.errors import ConfigError, GraphError
 from gpt_export.graph.captured import distinct
 from gpt_export.graph.exported_graph import first_names
 from gpt_export.graph.opsets import OPSETS
-from gpt_export.graph.script import without_weights
 from gpt_export.graph.torch_export import export_to_onnx
 from gpt_export.passes import portable_passes, run_passes
 from gpt_export.runtime.signature import example_sizes, uncached
 from gpt_export.weights.layout import layout_of
+from gpt_export_models.blank import without_weights
 from gpt_export_models.gpt import GPTModel
 from torch import Tensor, nn
 
