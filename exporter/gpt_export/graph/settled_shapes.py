@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from gpt_export.passes.building import constant
-
 
 def settle_shapes(graph: ir.Graph) -> None:
     """Gives each Reshape whose axes are known a constant shape, and takes out what changes no shape.
@@ -40,7 +38,11 @@ def _settle_reshape(graph: ir.Graph, node: ir.Node) -> None:
         dims = _described(data, node.outputs[0])
         if dims is None:
             return
-        made = constant(f"{node.name}/shape", dims)
+        made = ir.node(
+            "Constant", [], attributes={"value": ir.tensor(np.array(dims, np.int64))}, name=f"{node.name}/shape"
+        )
+        made.outputs[0].name = f"{node.name}/shape_output_0"
+        made.outputs[0].shape, made.outputs[0].type = ir.Shape([len(dims)]), ir.TensorType(ir.DataType.INT64)
         graph.insert_before(node, made)
         node.replace_input_with(1, made.outputs[0])
         node.attributes.pop("allowzero", None)

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
-from gpt_export.graph.script import script, without_weights
+from gpt_export.graph.script import script
 from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.graph.torch_export import export_to_onnx
-from gpt_export.runtime.signature import example_sizes, uncached
+from gpt_export.runtime.signature import Head, example_sizes, uncached
 from gpt_export.weights.layout import layout_of
+from gpt_export_models.blank import without_weights
 from numpy.typing import NDArray
 from torch import nn
 
@@ -21,13 +22,13 @@ from tests import samples
 def exported(module: nn.Module, opset: int = 18, *, meta: bool = True, vocab: int = samples.VOCAB) -> ir.Model:
     sizes = example_sizes(samples.CONTEXT)
     skeleton, device = (without_weights(module), "meta") if meta else (module, "cpu")
-    return export_to_onnx(skeleton, uncached(vocab), opset, sizes, device, samples.CONTEXT)
+    return export_to_onnx(skeleton, uncached(Head(width=vocab)), opset, sizes, device, samples.CONTEXT)
 
 
 def scripted(module: nn.Module, opset: int = 18, *, meta: bool = True) -> ir.Model:
     sizes = example_sizes(samples.CONTEXT)
     skeleton, device = (without_weights(module), "meta") if meta else (module, "cpu")
-    return to_onnx(script(skeleton), uncached(samples.VOCAB), opset, sizes, device)
+    return to_onnx(script(skeleton), uncached(Head(width=samples.VOCAB)), opset, sizes, device)
 
 
 def with_weights(model: ir.Model, module: nn.Module) -> bytes:

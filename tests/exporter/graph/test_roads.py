@@ -6,7 +6,7 @@ import pytest
 import torch
 from gpt_export.errors import GraphError, ScriptError
 from gpt_export.graph.roads import BuiltGraph, Road, build
-from gpt_export.runtime.signature import example_sizes, uncached
+from gpt_export.runtime.signature import Head, example_sizes, uncached
 from gpt_export_models.blank import without_weights
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ class Neither(samples.WithEmbedding):
 def built(module: nn.Module, road: Road) -> BuiltGraph:
     module = module.eval()
     sizes = example_sizes(samples.CONTEXT)
-    signature = uncached(samples.VOCAB)
+    signature = uncached(Head(width=samples.VOCAB))
     return build(without_weights(module), lambda: module, signature, 18, sizes, road=road, longest=samples.CONTEXT)
 
 

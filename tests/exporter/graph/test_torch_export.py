@@ -18,7 +18,7 @@ from gpt_export.graph.exported_graph import first_names
 from gpt_export.graph.opsets import OPSETS
 from gpt_export.graph.torch_export import export_to_onnx
 from gpt_export.passes import portable_passes, run_passes
-from gpt_export.runtime.signature import example_sizes, uncached
+from gpt_export.runtime.signature import Head, example_sizes, uncached
 from gpt_export.weights.layout import layout_of
 from gpt_export_models.blank import without_weights
 from gpt_export_models.gpt import GPTModel
@@ -280,7 +280,7 @@ def test_example_sizes_are_never_alike_and_the_sequence_fits_the_context(context
 @pytest.mark.parametrize("context", [1, 2])
 def test_a_context_below_the_example_is_exported_too(context: int) -> None:
     module = samples.seeded(GPTModel(samples.TINY_CONFIG | {"context_length": context})).eval()
-    signature = uncached(samples.VOCAB)
+    signature = uncached(Head(width=samples.VOCAB))
     model = export_to_onnx(without_weights(module), signature, 18, example_sizes(context), "meta", context)
     shapes = [(batch, length) for batch in (1, 2, 5) for length in range(1, context + 1)]
     for found, shape in zip(logits_of(model, module, shapes), shapes, strict=True):
