@@ -139,9 +139,7 @@ def _candidate(artifact: Artifact, variant: str, source: Source, settings: GateS
         return run_of_session(Session.of(artifact, variant, prepack=prepack))
 
     takes: frozenset[Need] = frozenset(("ids", "mask", "cache") if source.cache else ("ids",))
-    return Candidate(
-        opened, takes, settings.allowed_for(cast(Precision, variant)), scores_every_position=source.cache is not None
-    )
+    return Candidate(opened, takes, settings.allowed_for(cast(Precision, variant)))
 
 
 def _torchscript_candidate(artifact: Artifact, source: Source, settings: GateSettings, faults: list[str]) -> Candidate:
@@ -173,8 +171,9 @@ def _weights_of(results: Mapping[str, WeightsResult]) -> WeightsResult | None:
 
 def _unlisted(source: Source, layouts: Mapping[str, Layout]) -> tuple[str, ...]:
     """A note on source tensors that are no weights of the graph, if it has weights."""
-    listed = {name for layout in layouts.values() for name in layout.sources}
-    names = sorted(name for name, first in source.first_names().items() if not {name, first} & listed)
+    first_names = source.first_names()
+    listed = {first_names.get(name, name) for layout in layouts.values() for name in layout.sources}
+    names = sorted(name for name, first in first_names.items() if first not in listed)
     if not layouts or not names:
         return ()
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
