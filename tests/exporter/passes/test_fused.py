@@ -115,7 +115,7 @@ def test_every_fused_pass_leaves_the_outputs_as_they_are(
     assert source.cache is not None
     given = inputs(source, **FEEDS[feed])
     wanted = run(portable, source, tmp_path, given)
-    passes = fused_passes(source.cache.layers[0].n_heads)
+    passes = fused_passes(source.weights, source.context_length)
     for count in range(1, len(passes) + 1):
         found = run(run_passes(portable, passes[:count]), source, tmp_path, given)
         assert_same(found, wanted, given, 1e-5)
@@ -143,7 +143,7 @@ def test_packing_leaves_one_product_and_one_bias_for_three(source: Source, porta
 def test_attention_becomes_one_operator_a_layer_and_the_causal_mask_goes(source: Source, portable: ir.Model) -> None:
     assert source.cache is not None
     fused = run_passes(
-        portable, [PackProjections(), FuseGroupedAttention(source.cache.layers[0].n_heads), RemoveUnusedNodesPass()]
+        portable, [PackProjections(), FuseGroupedAttention(source.weights, source.context_length), RemoveUnusedNodesPass()]
     )
     counts = operator_counts(fused)
     assert counts["GroupQueryAttention"] == source.cache.n_layers
@@ -185,14 +185,14 @@ def test_logits_are_of_as_many_last_positions_as_asked_for(
 def test_the_graph_given_to_fused_passes_stays_as_it_was(source: Source, portable: ir.Model) -> None:
     assert source.cache is not None
     before = ir.to_proto(portable).SerializeToString(deterministic=True)
-    run_passes(portable, fused_passes(source.cache.layers[0].n_heads))
+    run_passes(portable, fused_passes(source.weights, source.context_length))
     assert ir.to_proto(portable).SerializeToString(deterministic=True) == before
 
 
 def test_a_fused_graph_has_nothing_left_to_fuse(source: Source, portable: ir.Model) -> None:
     assert source.cache is not None
-    once = run_passes(portable, fused_passes(source.cache.layers[0].n_heads))
-    again = [PackProjections(), FuseGroupedAttention(source.cache.layers[0].n_heads), fuse_gelus(), fuse_skip_norms()]
+    once = run_passes(portable, fused_passes(source.weights, source.context_length))
+    again = [PackProjections(), FuseGroupedAttention(source.weights, source.context_length), fuse_gelus(), fuse_skip_norms()]
     assert operator_counts(run_passes(once, again)) == operator_counts(once)
 
 
@@ -208,13 +208,13 @@ def test_fewer_bits_stay_near(precision: str, feed: str, source: Source, portabl
     given = inputs(source, **FEEDS[feed])
     wanted = run(portable, source, tmp_path, given)
     passes = half_passes() if precision == "fp16" else quantizing_passes(PLANS[precision])  # type: ignore[index]
-    model = run_passes(run_passes(portable, fused_passes(source.cache.layers[0].n_heads)), passes)
+    model = run_passes(run_passes(portable, fused_passes(source.weights, source.context_length)), passes)
     assert_same(run(model, source, tmp_path, given), wanted, given, ALLOWED[precision])
 
 
 def test_int4_has_no_product_with_a_float_weight(source: Source, portable: ir.Model) -> None:
     assert source.cache is not None
-    fused = run_passes(portable, fused_passes(source.cache.layers[0].n_heads))
+    fused = run_passes(portable, fused_passes(source.weights, source.context_length))
     counts = operator_counts(run_passes(fused, quantizing_passes(PLANS["int4"])))
     assert counts["MatMulNBits"] == 4 * source.cache.n_layers + 1
     assert counts["GatherBlockQuantized"] == 1
@@ -223,7 +223,7 @@ def test_int4_has_no_product_with_a_float_weight(source: Source, portable: ir.Mo
 
 def test_a_tied_embedding_is_stored_once(portable: ir.Model, source: Source) -> None:
     assert source.cache is not None
-    fused = run_passes(portable, fused_passes(source.cache.layers[0].n_heads))
+    fused = run_passes(portable, fused_passes(source.weights, source.context_length))
     model = run_passes(fused, quantizing_passes(PLANS["int4"]))
     tables = [
         value for value in model.graph.inputs if str(value.name) in ("tok_emb.weight.codes", "out_head.weight.codes")
@@ -251,7 +251,7 @@ def test_a_token_of_zeros_stays_one_in_int8(tmp_path: Path) -> None:
     wanted = run(build_graph(blank, ExportConfig(profile="portable")), blank, tmp_path, given)
     assert blank.cache is not None
     fused = run_passes(
-        build_graph(blank, ExportConfig(profile="portable")), fused_passes(blank.cache.layers[0].n_heads)
+        build_graph(blank, ExportConfig(profile="portable")), fused_passes(blank.weights, blank.context_length)
     )
     model = run_passes(fused, quantizing_passes(PLANS["int8"]))
     assert_same(run(model, blank, tmp_path, given), wanted, given, ALLOWED["int8"])

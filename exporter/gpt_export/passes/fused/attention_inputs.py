@@ -10,7 +10,7 @@ import onnx_ir as ir
 from gpt_export_models.gpt import MASK_FILL
 
 from gpt_export.passes.building import CONTRIB, constant, graph_input, name_outputs
-from gpt_export.passes.fused.attention_reading import Raw, Reading
+from gpt_export.passes.fused.attention_reading import Reading
 from gpt_export.passes.fused.rotation import Rotation
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, POSITION_IDS
 from gpt_export.weights.layout import layout_of
@@ -52,7 +52,7 @@ class AttentionInputs:
         self, reading: Reading, name: str
     ) -> tuple[list[ir.Node], ir.Value, ir.Value | None, ir.Value | None]:
         raws = (reading.query, reading.key, reading.new_value)
-        if reading.rotation is None and (packed := _packed(raws)):
+        if reading.rotation is None and (packed := packed_operands(reading)):
             return [], packed, None, None
         nodes: list[ir.Node] = []
         values = []
@@ -104,8 +104,9 @@ class AttentionInputs:
         return [shape, reshape], reshape.outputs[0]
 
 
-def _packed(raws: tuple[Raw, ...]) -> ir.Value | None:
-    """The tensor that query, key and value are the three parts of, in this order."""
+def packed_operands(reading: Reading) -> ir.Value | None:
+    """The tensor that query, key and value are the three parts of, in this order, as the operator may read it."""
+    raws = (reading.query, reading.key, reading.new_value)
     split = raws[0].value.producer()
     if split is None or split.op_type != "Split" or [raw.value for raw in raws] != list(split.outputs):
         return None
