@@ -11,6 +11,13 @@ from gpt_export.weights.layout import layout_of
 
 _OF_THE_SHAPE_ALONE = frozenset({"Shape", "Size"})
 _PAST = "past_key_values."
+ELEMENTWISE = frozenset(
+    {
+        *("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Neg", "Abs", "Exp", "Log", "Max", "Min", "Clip"),
+        *("Tanh", "Erf", "Sigmoid", "Softplus", "Relu", "Cast", "CastLike", "Identity"),
+    }
+)
+"""Operators that compute each number from the numbers at its place."""
 
 
 class Dataflow:
