@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gpt_export.errors import GraphError
 from gpt_export.passes.fused.activations import FuseActivations
+from gpt_export.passes.fused.drop_casts import DropCasts
 from gpt_export.passes.fused.flat_tokens import FlattenTokens
 from gpt_export.passes.fused.grouped_attention import FuseGroupedAttention
 from gpt_export.passes.fused.last_logits import KeepLastLogits
@@ -66,6 +67,7 @@ def fused_passes(weights: Mapping[str, Tensor], context_length: int) -> list[Pas
     """
     return [
         IdentityEliminationPass(),
+        DropCasts(),
         FuseNorms(weights),
         PackProjections(),
         FuseGroupedAttention(weights, context_length),

@@ -22,8 +22,6 @@ from gpt_export.runtime.signature import POSITION_IDS
 Array = np.ndarray
 HEAD_MULTIPLE = 8
 """GroupQueryAttention takes heads whose width is a multiple of this."""
-ROTATED_MULTIPLE = 16
-"""It turns a multiple of so many numbers of a head (onnxruntime 1.32)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,7 @@ class Reader:
         for key in self._candidates(site.new_key, kv * d, shapes):
             turn = self._map(key, site.new_key, kv, d)
             rotation = _attempt(find_rotation, turn, kv, d, self._context)
-            if rotation is None or rotation.width % ROTATED_MULTIPLE:
+            if rotation is None:
                 continue
             if not _attempt(turns_as, turn, rotation, kv, d, self._context):
                 continue

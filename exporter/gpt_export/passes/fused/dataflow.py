@@ -98,6 +98,16 @@ class Dataflow:
                 waiting += [reader for reader in self.readers(out) if reader not in seen and reader not in waiting]
         return list(found)
 
+    def behind(self, node: ir.Node) -> list[ir.Value]:
+        """What is computed from `node` before the next product with a weight."""
+        found: dict[ir.Value, None] = dict.fromkeys(node.outputs)
+        for value in (waiting := list(found)):
+            for reader in self.readers(value):
+                if not multiplies_weight(reader):
+                    waiting += [out for out in reader.outputs if out not in found]
+                    found.update(dict.fromkeys(reader.outputs))
+        return list(found)
+
     def joins(self, values: Iterable[ir.Value]) -> list[ir.Node]:
         """The nodes that compute data from one of `values` and from other data."""
         own = set(values)

@@ -51,7 +51,7 @@ class FuseGroupedAttention(InPlacePass):
         flow = Dataflow(graph)
         evaluate = Evaluator(model, self._weights)
         reader = Reader(graph, flow, evaluate, self._context)
-        inputs = AttentionInputs(graph)
+        inputs = AttentionInputs(graph, reader)
         found = {layer: site for layer, site in sites(graph, flow).items() if not _is_fused(graph, layer)}
         known = [site for site in found.values() if isinstance(site, Site)]
         try:

@@ -6,7 +6,7 @@ Formulas: Zhang & Sennrich, arXiv:1910.07467 (RMS); Ba et al., arXiv:1607.06450.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +69,7 @@ class FuseNorms(InPlacePass):
         except UnknownValueError as error:
             logger.info("norms stay as they are: %s", error)
             return PassResult(model, modified=False)
-        found = [norm for values in starts.values() if (norm := _norm(flow, evaluate, values, shapes))]
+        found = [norm for mean, values in starts.items() for norm in _norms(flow, evaluate, mean, values, shapes)]
         norms = {norm.y: norm for norm in found}  # a layer norm takes two means
         for norm in norms.values():
             _rewrite(graph, norm)
@@ -82,45 +82,78 @@ def _computes_norms(node: ir.Node) -> bool:
     return node.op_type in ELEMENTWISE or node.op_type in _MEANS
 
 
-def _norm(
-    flow: Dataflow, evaluate: Evaluator, starts: list[ir.Value], shapes: Mapping[ir.Value, tuple[int, ...]]
-) -> Norm | None:
-    """The norm whose input is one of `starts`, the latest if there are several."""
+def _norms(
+    flow: Dataflow,
+    evaluate: Evaluator,
+    mean: ir.Node,
+    starts: list[ir.Value],
+    shapes: Mapping[ir.Value, tuple[int, ...]],
+) -> list[Norm]:
+    """The norms that take `mean`, of one of `starts`, the latest if there are several."""
+    behind = set(flow.behind(mean))
     for index, x in enumerate(starts):
-        found = _norm_of(flow, evaluate, x, shapes[x])
-        if found is None:
+        found = _norms_of(flow, evaluate, behind, x, shapes[x])
+        if not found:
             continue
         for wider in starts[index + 1 :]:
-            node = found.x.producer()
+            node = found[0].x.producer()
             if node is None or node.op_type not in ("Cast", "Identity"):
                 break
-            found = _norm_of(flow, evaluate, wider, shapes[wider]) or found
+            found = _norms_of(flow, evaluate, behind, wider, shapes[wider]) or found
         return found
-    return None
+    return []
 
 
-def _norm_of(flow: Dataflow, evaluate: Evaluator, x: ir.Value, shape: tuple[int, ...]) -> Norm | None:
+def _norms_of(
+    flow: Dataflow, evaluate: Evaluator, behind: set[ir.Value], x: ir.Value, shape: tuple[int, ...]
+) -> list[Norm]:
+    """The norms of `x` that end in one of `behind`; those of several layers may share their mean."""
     if len(shape) < 2 or shape[-1] < 2:
-        return None
+        return []
     values = flow.functions_of(x, _computes_norms)[1:]
     texts = _texts(shape)
     try:
         arrays = [evaluate(values, {x: text}) for text in texts]
     except UnknownValueError:
-        return None
+        return []
+    found: list[Norm] = []
+    inside: set[ir.Value] = set()
     for place in reversed(range(len(values))):
-        y = [each[place] for each in arrays]
-        read = _read(texts, y) if y[0].shape == shape else None
-        if read is None:
+        value, y = values[place], [each[place] for each in arrays]
+        if value in inside or value not in behind or y[0].shape != shape:
             continue
-        centred, epsilon, scale, shift = read
-        scales, shifts = _operands(flow, evaluate, values[: place + 1], scale), _operands(
-            flow, evaluate, values[: place + 1], shift
-        )
-        plain_scale, plain_shift = bool((np.abs(scale - 1) < _CLOSE).all()), not (np.abs(shift) > _CLOSE).any()
-        if (scales or plain_scale) and (shifts or plain_shift):
-            return Norm(x, values[place], shape[-1], centred, epsilon, scales, None if plain_shift and not shifts else shifts)
-    return None
+        read = _read(texts, y)
+        norm = _with_operands(flow, evaluate, x, value, read) if read is not None else None
+        if norm is not None:
+            found.append(norm)
+            inside.update(_leading_to(value, values))
+    return found
+
+
+def _with_operands(
+    flow: Dataflow, evaluate: Evaluator, x: ir.Value, y: ir.Value, read: tuple[bool, float, Array, Array]
+) -> Norm | None:
+    """The norm, if the graph has its scale and shift or it needs none."""
+    centred, epsilon, scale, shift = read
+    between = list(_leading_to(y, set(flow.functions_of(x, _computes_norms)[1:])))
+    scales, shifts = (_operand(flow, evaluate, between, numbers) for numbers in (scale, shift))
+    needed = bool((np.abs(scale - 1) > _CLOSE).any()), bool((np.abs(shift) > _CLOSE).any())
+    if (needed[0] and scales is None) or (needed[1] and shifts is None):
+        return None
+    return Norm(x, y, len(scale), centred, epsilon, scales, shifts)
+
+
+def _leading_to(end: ir.Value, among: Iterable[ir.Value]) -> dict[ir.Value, None]:
+    """`end` and those of `among` that it is computed from, the latest first."""
+    known = set(among)
+    found: dict[ir.Value, None] = {end: None}
+    for value in (waiting := [end]):
+        node = value.producer()
+        for each in node.inputs if node is not None else ():
+            if each is not None and each in known and each not in found:
+                found[each] = None
+                waiting.append(each)
+    return found
 
 
 def _texts(shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
@@ -156,9 +189,9 @@ def _near(found: Array, wanted: Array, within: float = _CLOSE) -> bool:
     return bool(np.isfinite(found).all() and np.abs(found - wanted).max() <= within * np.abs(wanted).max())
 
 
-def _operands(flow: Dataflow, evaluate: Evaluator, values: list[ir.Value], numbers: Array) -> ir.Value | None:
-    """What is read beside data on the way to `values` and holds `numbers`, one for each column; the last such value."""
-    for value in reversed(values):
+def _operand(flow: Dataflow, evaluate: Evaluator, values: list[ir.Value], numbers: Array) -> ir.Value | None:
+    """What is read beside data on the way to `values` and holds `numbers`, one for each column."""
+    for value in values:
         node = value.producer()
         for operand in node.inputs if node is not None else ():
             if operand is None or operand in flow or ir.convenience.get_const_tensor(operand) is not None:
@@ -181,8 +214,21 @@ def _rewrite(graph: ir.Graph, norm: Norm) -> None:
         nodes.append(constant(f"{name}/ones", np.ones(norm.width), np.float32))
         scale = nodes[-1].outputs[0]
     inputs = [norm.x, scale, norm.shift] if norm.shift is not None else [norm.x, scale]
+    turned = _transposed(norm.x)
+    if turned is not None:
+        inputs[0] = turned.inputs[0]
     op_type = "LayerNormalization" if norm.centred else RMS_NORM
     fused = ir.node(op_type, inputs, attributes={"axis": -1, "epsilon": norm.epsilon}, name=name)
     nodes.append(name_outputs(fused))
+    if turned is not None:
+        fused = ir.node("Transpose", fused.outputs, attributes=dict(turned.attributes), name=f"{name}/turned")
+        nodes.append(name_outputs(fused))
     graph.insert_before(before, nodes)
     norm.y.replace_all_uses_with(fused.outputs[0])
+
+
+def _transposed(x: ir.Value) -> ir.Node | None:
+    """The Transpose in front of `x` that leaves the last axis where it is: the norm may as well be taken before it."""
+    node = x.producer()
+    perm = node.attributes.get_ints("perm", ()) if node is not None and node.op_type == "Transpose" else ()
+    return node if perm and perm[-1] == len(perm) - 1 else None

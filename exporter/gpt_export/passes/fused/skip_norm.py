@@ -40,15 +40,16 @@ class FuseSkipNorms(InPlacePass):
         except UnknownValueError as error:
             logger.info("norms stay beside their sums: %s", error)
             return PassResult(model, modified=False)
-        fused = 0
+        alike = []
         for node, total in sums.items():
             one, other = (shapes[value] for value in flow.data_inputs(total))
             if one == other and len(one) == _AXES:
-                _rewrite(graph, node, total)
-                fused += 1
-        if fused:
+                alike.append((node, total))
+        for node, total in alike:
+            _rewrite(graph, node, total)
+        if alike:
             model.opset_imports.setdefault(CONTRIB, 1)
-        return PassResult(model, modified=bool(fused))
+        return PassResult(model, modified=bool(alike))
 
 
 def _sum_in_front(node: ir.Node, flow: Dataflow) -> ir.Node | None:
@@ -80,7 +81,6 @@ def _rewrite(graph: ir.Graph, norm: ir.Node, total: ir.Node) -> None:
         name=f"{norm.outputs[0].name}/with_sum",
     )
     name_outputs(fused)
-    # In front of all that reads the sum, and behind what is summed and the scale.
     for plain, new in ((norm.outputs[0], fused.outputs[0]), (total.outputs[0], fused.outputs[3])):
         new.type, new.shape = plain.type, plain.shape
     graph.insert_before(total, [fused])
