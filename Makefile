@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 # The first interpreter at hand that the project supports.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+# The releases that were tested; a wheel, which is installed without this file, takes whatever pyproject.toml allows.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARTIFACT := artifacts/dummy-124m
 CONSUMERS := .consumers
 
 .PHONY: export test lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
-	bench-stages screenshot web-screenshot clean
+	bench-stages versions screenshot web-screenshot clean
 
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
@@ -65,6 +67,12 @@ bench-noise: $(VENV)/installed
 	$(BIN)/python -m benches.noise $(BENCH_FLAGS)
 	$(BIN)/python -m benches.performance_doc
 
+# Export, gate and runtime on the oldest and newest releases that pyproject.toml allows, each in an environment of its
+# own that is removed again: VERSIONS_FLAGS='--only torch' for one of them. Needs 8 GB of disk and a fast network.
+versions: $(VENV)/installed
+	$(BIN)/python -m benches.versions $(VERSIONS_FLAGS)
+	$(BIN)/python -m benches.versions_doc
+
 # The README's picture of the page of gpt-export serve, from SOURCE (a trained checkpoint); needs chromium.
 web-screenshot: $(VENV)/installed-test consumers-node
 	$(BIN)/python -m benches.web_image $(SOURCE) --output docs/images/web.png
@@ -84,13 +92,13 @@ $(CONSUMERS)/python/installed: tests/consumers/requirements.txt
 	$(CONSUMERS)/python/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	cp $< $@
 
-$(VENV)/installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/installed-test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llms-from-scratch  # else: tensorflow
+$(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[test,lint]'
+	$(INSTALL) --no-deps llms-from-scratch  # else: tensorflow
 	touch $@ $(VENV)/installed
 
 clean:

@@ -13,7 +13,7 @@ from pathlib import Path
 from gpt_export.gate.cases import choose_cases
 from gpt_export.gate.limits import LIMITS, NOISE_FLOOR
 from gpt_export.gate.noise import NOISE_CEILING
-from gpt_export.pipeline.config import ExportConfig
+from gpt_export.gate.settings import GateSettings
 from gpt_export.runtime.signature import CacheShape
 from gpt_export.sources.source import Source
 from gpt_export_models.config import GPT_CONFIG_124M
@@ -52,7 +52,7 @@ def cases_table(_results: Path) -> str:
         cache=CacheShape.alike(n_layers=config["n_layers"], n_heads=config["n_heads"], head_dim=64),
     )
     needs = {"ids": "", "mask": "a mask", "cache": "a cache"}
-    cases = choose_cases(source, ExportConfig())
+    cases = choose_cases(source, GateSettings())
     rows = [
         [
             f"`{case.name}`",

@@ -1,8 +1,9 @@
-"""Which module may import which: low never reaches high, nothing goes round, the runtime needs no torch."""
+"""Which module may import which: down the list of wings, never round; and the runtime needs no torch."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
@@ -14,14 +15,8 @@ import gpt_export_models
 import pytest
 
 PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (gpt_export, gpt_export_models)}
-LOW = (
-    "gpt_export_models",
-    "gpt_export.runtime.session",
-    "gpt_export.artifact.manifest",
-    "gpt_export.artifact.reading",
-    "gpt_export.gate.parity",
-)
-HIGH = ("gpt_export.pipeline.stages", "gpt_export.cli", "gpt_export.api", "gpt_export.pipeline.revalidate")
+DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
+BEGIN, END = "<!-- wings, top down -->", "<!-- end of wings -->"
 WITHOUT_TORCH = (
     "gpt_export.runtime.session",
     "gpt_export.artifact.manifest",
@@ -44,19 +39,20 @@ def modules(packages: dict[str, Path]) -> dict[str, Path]:
     return found
 
 
-def imports(packages: dict[str, Path], *, lazy: bool) -> Edges:
-    """What each module imports, ours and others; those for type checkers alone are left out.
+def imports(packages: dict[str, Path], *, lazy: bool, typing: bool = False) -> Edges:
+    """What each module imports, ours and others.
 
     Args:
         lazy: whether imports inside functions count too.
+        typing: whether those for type checkers alone count too.
     """
     names = modules(packages)
-    return {name: set(_imported(path, name, names, lazy)) for name, path in names.items()}
+    return {name: set(_imported(path, name, names, lazy, typing)) for name, path in names.items()}
 
 
-def _imported(path: Path, name: str, names: dict[str, Path], lazy: bool) -> Iterator[str]:
+def _imported(path: Path, name: str, names: dict[str, Path], lazy: bool, typing: bool) -> Iterator[str]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in _statements(ast.parse(path.read_text("utf-8")), lazy):
+    for node in _statements(ast.parse(path.read_text("utf-8")), lazy, typing):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -70,14 +66,14 @@ def _imported(path: Path, name: str, names: dict[str, Path], lazy: bool) -> Iter
                 yield base
 
 
-def _statements(node: ast.AST, lazy: bool) -> Iterator[ast.AST]:
+def _statements(node: ast.AST, lazy: bool, typing: bool) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+        if not typing and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue
         if not lazy and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
         yield child
-        yield from _statements(child, lazy)
+        yield from _statements(child, lazy, typing)
 
 
 def reached(start: str, edges: Edges) -> set[str]:
@@ -117,17 +113,38 @@ def belongs(name: str, group: tuple[str, ...]) -> bool:
     return any(name == member or name.startswith(f"{member}.") for member in group)
 
 
-def trespasses(packages: dict[str, Path]) -> list[str]:
-    """Low modules that reach a high one, as `low -> high`."""
-    edges = imports(packages, lazy=True)
-    edges["gpt_export"] = edges["gpt_export"] - {"gpt_export.api"}  # loaded on first use, for the library's front door
+def wings(page: str) -> list[tuple[str, ...]]:
+    """The list in docs/design.md, top down: on each line what stands there, a folder or files of the package itself."""
+    lines = page.partition(BEGIN)[2].partition(END)[0].splitlines()
+    return [tuple(re.split(r"\s{2,}", line.strip())[0].replace("/", "").split(", ")) for line in lines if line.strip()]
+
+
+def level(name: str, order: list[tuple[str, ...]]) -> int:
+    """The line of the list on which a module stands.
+
+    Raises:
+        LookupError: on none, so that a new folder is not let in before it has a place.
+    """
+    package, *rest = name.split(".")
+    wing = package if package == "gpt_export_models" else rest[0] if rest else "__init__"
+    for line, members in enumerate(order):
+        if wing in members:
+            return line
+    raise LookupError(f"{name} stands in no wing of docs/design.md")
+
+
+def climbs(packages: dict[str, Path], order: list[tuple[str, ...]]) -> list[str]:
+    """Imports that lead up the list, those for type checkers and those inside functions included, as `low -> high`."""
+    edges = imports(packages, lazy=True, typing=True)
     return sorted(
         f"{low} -> {high}"
-        for low in edges
-        if belongs(low, LOW)
-        for high in reached(low, edges)
-        if belongs(high, HIGH) or (belongs(low, ("gpt_export_models",)) and belongs(high, ("gpt_export",)))
+        for low, found in edges.items()
+        for high in found & edges.keys()
+        if level(high, order) < level(low, order)
     )
+
+
+ORDER = wings(DESIGN.read_text("utf-8"))
 
 
 @pytest.fixture
@@ -143,8 +160,16 @@ def copy(tmp_path: Path) -> dict[str, Path]:
     return packages
 
 
-def test_low_modules_never_import_high_ones() -> None:
-    assert trespasses(PACKAGES) == []
+def test_the_list_of_wings_is_the_tree() -> None:
+    folder = PACKAGES["gpt_export"]
+    there = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    listed = [member for members in ORDER for member in members]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == there | {"gpt_export_models"}
+
+
+def test_every_arrow_between_wings_points_down() -> None:
+    assert climbs(PACKAGES, ORDER) == []
 
 
 @pytest.mark.parametrize(
@@ -161,9 +186,14 @@ def test_low_modules_never_import_high_ones() -> None:
             "gpt_export.artifact.manifest -> gpt_export.cli",
         ),
         (
-            "gpt_export/artifact/hashing.py",
-            "from gpt_export.pipeline import stages",
-            "gpt_export.artifact.reading -> gpt_export.pipeline.stages",
+            "gpt_export/gate/cases.py",
+            "if TYPE_CHECKING:\n    from gpt_export.pipeline.config import ExportConfig",
+            "gpt_export.gate.cases -> gpt_export.pipeline.config",
+        ),
+        (
+            "gpt_export/weights/mapped.py",
+            "from ..graph import opsets",
+            "gpt_export.weights.mapped -> gpt_export.graph.opsets",
         ),
         (
             "gpt_export_models/dummy.py",
@@ -172,20 +202,40 @@ def test_low_modules_never_import_high_ones() -> None:
         ),
     ],
 )
-def test_a_planted_import_of_a_high_module_is_found(copy: dict[str, Path], file: str, line: str, found: str) -> None:
+def test_a_planted_arrow_up_is_found(copy: dict[str, Path], file: str, line: str, found: str) -> None:
     path = copy["gpt_export_models"].parent / file
     path.write_text(f"{path.read_text('utf-8')}\n{line}\n", encoding="utf-8")
-    assert found in trespasses(copy)
+    assert climbs(copy, ORDER) == [found]
 
 
-def test_there_are_no_import_cycles() -> None:
-    assert cycle(imports(PACKAGES, lazy=False)) is None
+def test_a_planted_file_in_no_wing_is_found(copy: dict[str, Path]) -> None:
+    (copy["gpt_export"] / "loose.py").write_text("import gpt_export.errors\n", encoding="utf-8")
+    with pytest.raises(LookupError, match=r"gpt_export\.loose stands in no wing"):
+        climbs(copy, ORDER)
 
 
-def test_a_planted_cycle_is_found(copy: dict[str, Path]) -> None:
+def test_the_list_turned_round_is_not_the_order() -> None:
+    assert len(climbs(PACKAGES, ORDER[::-1])) > 100
+
+
+def test_there_are_no_import_circles() -> None:
+    assert cycle(imports(PACKAGES, lazy=True, typing=True)) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from gpt_export.artifact.reading import Artifact",
+        "def f(): from gpt_export.artifact.reading import Artifact",
+        "if TYPE_CHECKING:\n    from gpt_export.artifact.reading import Artifact",
+    ],
+    ids=["at the top", "in a function", "for type checkers"],
+)
+def test_a_planted_circle_is_found(copy: dict[str, Path], line: str) -> None:
     path = copy["gpt_export"] / "artifact" / "hashing.py"
-    path.write_text(f"{path.read_text('utf-8')}\nfrom gpt_export.artifact.reading import Artifact\n", encoding="utf-8")
-    assert set(cycle(imports(copy, lazy=False)) or ()) == {"gpt_export.artifact.reading", "gpt_export.artifact.hashing"}
+    path.write_text(f"{path.read_text('utf-8')}\n{line}\n", encoding="utf-8")
+    found = cycle(imports(copy, lazy=True, typing=True))
+    assert set(found or ()) == {"gpt_export.artifact.reading", "gpt_export.artifact.hashing"}
 
 
 def test_every_module_imports_on_its_own() -> None:

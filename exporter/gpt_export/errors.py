@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gpt_export_models.errors import CheckpointError, ConfigError, GptExportError, TextError
-
-if TYPE_CHECKING:
-    from gpt_export.artifact.manifest import Manifest
-    from gpt_export.gate.report import ParityReport
 
 __all__ = [
     "ArtifactError",
@@ -77,15 +73,23 @@ class ServeError(GptExportError):
     """A page that cannot be served: a port that is taken, or a package of the page that is not installed."""
 
 
+class Recorded(Protocol):
+    """A value that an error carries and that can be written down; what its class is, the reader of the error knows."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The value in JSON values."""
+
+
 class ParityError(GptExportError):
     """Outputs or weights that are not those of the reference; `report` says which and by how much.
 
-    `manifest` is that of the files that were compared, where they are an artifact's; they need not have been published.
+    `report` is a `gpt_export.gate.report.ParityReport`. `manifest` is the `gpt_export.artifact.manifest.Manifest` of
+    the files that were compared, where they are an artifact's; they need not have been published.
     """
 
     exit_code = 3
 
-    def __init__(self, message: str, report: ParityReport | None = None, manifest: Manifest | None = None) -> None:
+    def __init__(self, message: str, report: Recorded | None = None, manifest: Recorded | None = None) -> None:
         super().__init__(message)
         self.report = report
         self.manifest = manifest

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import onnx
+import torch
 from torch import Tensor, nn
 
 from gpt_export.artifact.reading import Artifact
@@ -24,10 +25,12 @@ from gpt_export.errors import ArtifactError, SourceError
 from gpt_export.gate.foreign.validate import validate_file
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.report import ParityReport
+from gpt_export.gate.settings import GateSettings
 from gpt_export.pipeline.comparison import BASE, validate_artifact
-from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.revalidate import revalidate, revalidate_file
+from gpt_export.progress import OnStage, ignore
 from gpt_export.runtime.signature import CacheShape, LayerCache
+from gpt_export.sources.modes import evaluating
 from gpt_export.sources.names import context_length_of
 from gpt_export.sources.source import Source, run_once, source_of_module
 
@@ -64,25 +67,46 @@ def assert_parity(
         ArtifactError: the artifact is missing or damaged.
         SourceError: `model` is nothing that can be compared.
     """
-    chosen = (cases,) if isinstance(cases, str) else tuple(cases)
-    path = artifact.folder if isinstance(artifact, Artifact) else Path(artifact)
-    if isinstance(model, nn.Module):
-        with _evaluated(model) as module:
-            report = _against_module(path, module, chosen, limits, context_length)
-    else:
-        named: dict[str, Any] = {
-            "against": None if model is None else str(model),
-            "config_file": None if config_file is None else Path(config_file),
-            "cases": chosen,
-            "limits": limits,
-        }
-        report = revalidate_file(path, **named) if path.is_file() else revalidate(path, **named)
+    report = compare(
+        artifact, model, cases=cases, limits=limits, context_length=context_length, config_file=config_file
+    )
     if not report.passed:
         __tracebackhide__ = True  # the test's own line is where pytest should point
-        error = ParityAssertionError(in_words(report, str(path)))
+        error = ParityAssertionError(in_words(report, str(getattr(artifact, "folder", artifact))))
         error.report = report
         raise error
     return report
+
+
+def compare(
+    artifact: str | Path | Artifact,
+    model: nn.Module | str | Path | None = None,
+    *,
+    cases: str | Sequence[str] = "default",
+    texts: Sequence[str] | None = None,
+    corpus: str | None = None,
+    limits: Limits | None = None,
+    context_length: int | None = None,
+    config_file: str | Path | None = None,
+    on_stage: OnStage = ignore,
+) -> ParityReport:
+    """The parity report on `artifact`, passed or not; arguments and errors are those of `gpt_export.validate`."""
+    path = artifact.folder if isinstance(artifact, Artifact) else Path(artifact)
+    settings = GateSettings(
+        cases=(cases,) if isinstance(cases, str) else tuple(cases),
+        texts=None if texts is None else tuple(texts),
+        corpus=corpus,
+        limits=limits,
+    )
+    if isinstance(model, nn.Module):
+        with _evaluated(model) as module:
+            return _against_module(path, module, settings, context_length, on_stage)
+    named: dict[str, Any] = {
+        "against": None if model is None else str(model),
+        "config_file": None if config_file is None else Path(config_file),
+        "on_stage": on_stage,
+    }
+    return (revalidate_file if path.is_file() else revalidate)(path, settings, **named)
 
 
 class ParityAssertionError(AssertionError):
@@ -121,28 +145,28 @@ def summary(report: ParityReport) -> str:
 
 
 def _against_module(
-    path: Path, module: nn.Module, cases: tuple[str, ...], limits: Limits | None, context_length: int | None
+    path: Path, module: nn.Module, settings: GateSettings, context_length: int | None, on_stage: OnStage
 ) -> ParityReport:
     if path.suffix == ".onnx":
         length = context_length or context_length_of(module)[0]
         source = _source(module, path.stem, int(run_once(module).shape[-1]), length, _cache_of(path))
-        return validate_file(path, source, ExportConfig(cases=cases, limits=limits))
+        return validate_file(path, source, settings, on_stage=on_stage)
     artifact = Artifact.open(path)
     export, model = artifact.manifest.export, artifact.manifest.model
     variants = artifact.manifest.variants
     variant = variants.get(BASE) or next(iter(variants.values()), None)
     cache = CacheShape.from_dict(variant["cache"]) if variant and variant["cache"] else None
     source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), cache)
-    config = ExportConfig(cases=cases, limits=limits or Limits(**export["limits"]), seed=int(export["seed"]))
+    settings = settings.completed(export)
     if variant is None or _same_names(variant["weights"], source):
-        return validate_artifact(artifact, source, config)
+        return validate_artifact(artifact, source, settings, on_stage=on_stage)
     artifact.verify()  # another class's names: weights are matched by content, as in anybody's file
     if BASE not in variants:
         raise SourceError(
             f"{path} has {', '.join(variants)} alone, whose weights are found by the names of the checkpoint's own "
             "class; pass the checkpoint, or export fp32 as well"
         )
-    report = validate_file(artifact.variant_path(BASE), source, config)
+    report = validate_file(artifact.variant_path(BASE), source, settings, on_stage=on_stage)
     others = ", ".join(name for name in variants if name != BASE)
     note = f"{others} were not compared: the module has other names for its weights; pass the checkpoint for that"
     return dataclasses.replace(report, notes=(*report.notes, note)) if others else report
@@ -189,14 +213,7 @@ class _LogitsAlone(nn.Module):
 @contextlib.contextmanager
 def _evaluated(model: nn.Module) -> Iterator[nn.Module]:
     """`model` as a module that returns logits, in eval mode inside; its modes are put back afterwards."""
-    import torch
-
-    modes = {part: part.training for part in model.modules()}
-    try:
-        model.eval()
+    with evaluating(model):
         with torch.no_grad():
             out = model(torch.zeros((1, 1), dtype=torch.int64))
         yield _LogitsAlone(model).eval() if hasattr(out, "logits") else model
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

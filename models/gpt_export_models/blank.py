@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -39,3 +40,16 @@ def filled(make: Callable[[], M], weights: Mapping[str, Tensor]) -> M:
     module = blank(make)
     module.load_state_dict(weights, assign=True)
     return module.requires_grad_(False)
+
+
+def without_weights(module: nn.Module) -> nn.Module:
+    """A copy of `module` whose parameters and buffers are on the meta device: shapes and ties, but no data.
+
+    Tensors that are plain attributes are neither and stay as they are.
+    """
+    memo: dict[int, object] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+    for buffer in module.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(module, memo)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gpt_export.artifact.reading import Artifact
-from gpt_export.graph.opsets import MINIMUM_ONNXRUNTIME, OPSETS
+from gpt_export.artifact.releases import MINIMUM_ONNXRUNTIME
+from gpt_export.graph.opsets import OPSETS
 from torch import nn
 
 from tests import samples

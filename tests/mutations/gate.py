@@ -61,9 +61,9 @@ def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:
 def judge(artifact: Artifact, source: Source, *, bits: bool = True) -> ParityReport:
     """What the gate says of an artifact; without `bits` it does not look at the weights, only at what they do."""
     if bits:
-        return comparison.validate_artifact(artifact, source, CONFIG)
+        return comparison.validate_artifact(artifact, source, CONFIG.gate_settings)
     with mock.patch("gpt_export.pipeline.comparison.check_weights", return_value=UNCHECKED):
-        return comparison.validate_artifact(artifact, source, CONFIG)
+        return comparison.validate_artifact(artifact, source, CONFIG.gate_settings)
 
 
 def judge_bits(artifact: Artifact, source: Source) -> WeightsResult:

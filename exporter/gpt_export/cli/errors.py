@@ -14,6 +14,8 @@ from typing import Any, NoReturn, TypeVar
 import click
 from gpt_export_models.errors import GptExportError
 
+from gpt_export.requirements import explain_missing, missing_requirements
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130
@@ -82,9 +84,11 @@ class ErrorHandlingGroup(click.Group):
         except OSError as error:
             what = f"{error.filename or 'a file'}: {error.strerror or error}"
             self._exit(options, error, 1, what + options.consequence())
-        except Exception as error:
-            message = f"unexpected {type(error).__name__}: {error}; run again with --debug and report what it shows"
+        except ModuleNotFoundError as error:
+            message = explain_missing(error, missing_requirements()) or _unexpected(error)
             self._exit(options, error, 1, message)
+        except Exception as error:
+            self._exit(options, error, 1, _unexpected(error))
         sys.exit(code if isinstance(code, int) else 0)
 
     @staticmethod
@@ -98,6 +102,10 @@ class ErrorHandlingGroup(click.Group):
             body = {"error": {"type": type(error).__name__, "message": message, "exit_code": code}, **details}
             click.echo(json.dumps(body, indent=2, sort_keys=True))
         sys.exit(code)
+
+
+def _unexpected(error: Exception) -> str:
+    return f"unexpected {type(error).__name__}: {error}; run again with --debug and report what it shows"
 
 
 def _terminate_cleanly() -> None:

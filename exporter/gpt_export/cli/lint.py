@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gpt_export.cli.errors import run_options
-from gpt_export.lint.settings import CONSUMERS
+from gpt_export.linting.settings import CONSUMERS
 
 
 @click.command()

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from gpt_export.cli.errors import RunOptions
 from gpt_export.errors import OutputError
-from gpt_export.lint.report import LintReport
-from gpt_export.lint.run import lint_path
-from gpt_export.lint.sarif import to_sarif
-from gpt_export.lint.settings import LintSettings
-from gpt_export.lint.text import print_report
+from gpt_export.linting.report import LintReport
+from gpt_export.linting.run import lint_path
+from gpt_export.linting.sarif import to_sarif
+from gpt_export.linting.settings import LintSettings
+from gpt_export.linting.text import print_report
 
 STDOUT = "-"
 WIDTH = 120

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt_export.artifact.manifest import Manifest
 from gpt_export.artifact.reading import Artifact
 from gpt_export.cli.display import progress
 from gpt_export.cli.options import ARTIFACTS, comparison, echo_result, names_in, read_text
 from gpt_export.cli.report_page import refuse_inside, write_page
 from gpt_export.errors import ConfigError, ParityError
+from gpt_export.gate.report import ParityReport
 from gpt_export.graph.opsets import DEFAULT_OPSET
 from gpt_export.pipeline.config import ExportConfig, Gate, Profile
 from gpt_export.pipeline.stages import export
@@ -62,8 +64,9 @@ def publish(
         try:
             artifact = export(found, config, target, replace=force, on_stage=on_stage)
         except ParityError as error:
-            if html and error.report:
-                write_page(html, report_html(error.report, error.manifest, name=found.name))
+            if html and isinstance(error.report, ParityReport):
+                manifest = error.manifest if isinstance(error.manifest, Manifest) else None
+                write_page(html, report_html(error.report, manifest, name=found.name))
             raise
     if html:
         write_page(html, (artifact.folder / REPORT_NAME).read_text(encoding="utf-8"))

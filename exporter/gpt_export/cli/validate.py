@@ -31,6 +31,7 @@ def validate(artifact: Path, against: str | None, config_file: Path | None, html
     from gpt_export.artifact.manifest import read_manifest
     from gpt_export.cli.display import progress  # torch is slow to import; --help must stay instant
     from gpt_export.cli.report_text import print_report
+    from gpt_export.gate.settings import GateSettings
     from gpt_export.pipeline.comparison import raise_if_failed
     from gpt_export.pipeline.revalidate import revalidate, revalidate_file
     from gpt_export.report.page import report_html
@@ -40,10 +41,8 @@ def validate(artifact: Path, against: str | None, config_file: Path | None, html
     with progress() as on_stage:
         is_file = artifact.is_file() or (artifact.suffix == ".onnx" and not artifact.is_dir())
         compare = revalidate_file if is_file else revalidate
-        settings = comparison(**options)
-        if is_file:  # one file has no variants
-            del settings["variant_kl"], settings["variant_top1"]
-        report = compare(artifact, against=against, config_file=config_file, on_stage=on_stage, **settings)
+        settings = GateSettings(**comparison(**options))
+        report = compare(artifact, settings, against=against, config_file=config_file, on_stage=on_stage)
     if html:
         manifest = None if is_file else read_manifest(artifact)
         write_page(html, report_html(report, manifest, name=artifact.name))

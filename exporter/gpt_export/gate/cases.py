@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from gpt_export.errors import ConfigError
 from gpt_export.gate.case import Case
+from gpt_export.gate.settings import GateSettings
 from gpt_export.gate.text_cases import text_cases
-from gpt_export.pipeline.config import ExportConfig
 from gpt_export.sources.source import Source
 
 GRID_BATCHES = (1, 2, 5)
@@ -28,7 +28,7 @@ PADDED_LENGTHS = (17, 1, 6)
 STEPS = 17
 
 
-def choose_cases(source: Source, config: ExportConfig) -> tuple[Case, ...]:
+def choose_cases(source: Source, settings: GateSettings) -> tuple[Case, ...]:
     """The cases that the settings ask for.
 
     They are the texts where the model has a tokenizer, the ways of feeding a cache where the graph has one, and the
@@ -38,12 +38,12 @@ def choose_cases(source: Source, config: ExportConfig) -> tuple[Case, ...]:
         ConfigError: texts were given for a model without a tokenizer.
         TextError: a text gives no token, or more than the context holds.
     """
-    cases = (*text_cases(source, config), *id_cases(source.context_length, source.vocab_size))
+    cases = (*text_cases(source, settings), *id_cases(source.context_length, source.vocab_size))
     if source.cache:
-        cases += cache_cases(source.context_length, source.vocab_size, seed=config.seed)
+        cases += cache_cases(source.context_length, source.vocab_size, seed=settings.seed)
     spent = sum(case.positions for case in cases)
-    grid = grid_cases(source.context_length, source.vocab_size, full=config.full, seed=config.seed, spent=spent)
-    return select((*cases, *grid), config.cases)
+    grid = grid_cases(source.context_length, source.vocab_size, full=settings.full, seed=settings.seed, spent=spent)
+    return select((*cases, *grid), settings.cases)
 
 
 def select(cases: tuple[Case, ...], names: tuple[str, ...]) -> tuple[Case, ...]:

@@ -62,15 +62,18 @@ def check_codes(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[str,
     proto = onnx.load(path, load_external_data=False)
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     parts: dict[tuple[str, ...], dict[str, tuple[str, Coded]]] = {}
+    swapped = set()
     for name, layout in layouts.items():
         if layout.coded:
             parts.setdefault(layout.sources, {})[layout.coded.part] = name, layout.coded
+            if layout.transposed:
+                swapped.add(layout.sources)
     found: dict[str, float] = {}
     faults, elements = [], 0
     for sources, pair in parts.items():
         (codes_name, coded), (scales_name, _) = pair["codes"], pair["scales"]
         codes, scales = (stored_array(tensors[name], path.parent) for name in (codes_name, scales_name))
-        sums = _compared(weights, sources, codes, scales, coded)
+        sums = _compared(_source_rows(weights, sources, sources in swapped), codes, scales, coded)
         elements += sums.elements
         label = " + ".join(sources)
         found[label] = sums.sqnr_db
@@ -113,14 +116,13 @@ class _Sums:
 
 
 def _compared(
-    weights: Mapping[str, Tensor],
-    sources: tuple[str, ...],
+    source_rows: Iterator[tuple[int, NDArray[np.float32]]],
     codes: NDArray[Any],
     scales: NDArray[Any],
     coded: Coded,
 ) -> _Sums:
     sums = _Sums()
-    for start, rows in _source_rows(weights, sources):
+    for start, rows in source_rows:
         stored = read_back(codes, scales, coded, start, len(rows), rows.shape[1])
         steps = scales[start : start + len(rows)]
         steps = steps[:, None] if coded.block is None else np.repeat(steps, coded.block, axis=1)[:, : rows.shape[1]]
@@ -151,10 +153,13 @@ def read_back(
     return blocks.reshape(count, -1)[:, :width]
 
 
-def _source_rows(weights: Mapping[str, Tensor], sources: tuple[str, ...]) -> Any:
+def _source_rows(
+    weights: Mapping[str, Tensor], sources: tuple[str, ...], swapped: bool
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The matrix (outputs, inputs), some rows at a time, each with the number of its first one."""
+    tensors = [weights[source].detach() for source in sources]
     at = 0
-    for source in sources:
-        tensor = weights[source].detach()
+    for tensor in [torch.cat(tensors).T] if swapped else tensors:
         for start in range(0, tensor.shape[0], _ROWS_AT_ONCE):
             rows = tensor[start : start + _ROWS_AT_ONCE].to(torch.float32).numpy()
             yield at + start, rows

@@ -7,10 +7,10 @@ from pathlib import Path
 import onnx
 from onnx import numpy_helper
 
-from gpt_export.lint.finding import Severity
-from gpt_export.lint.model import read_model
-from gpt_export.lint.rules.training import training
-from gpt_export.lint.settings import LintSettings
+from gpt_export.artifact.onnx_model import read_model
+from gpt_export.linting.finding import Severity
+from gpt_export.linting.rules.training import training
+from gpt_export.linting.settings import LintSettings
 from gpt_export.runtime.signature import NUM_LOGITS_TO_KEEP
 
 

@@ -10,7 +10,7 @@ from gpt_export_models.tokenizer import encode_batch, pad
 
 from gpt_export.errors import ConfigError, TextError
 from gpt_export.gate.case import Case
-from gpt_export.pipeline.config import ExportConfig
+from gpt_export.gate.settings import GateSettings
 from gpt_export.sources.source import Source
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ https://example.org/a?b=c&d=%20#top <p class="x">&amp;</p> {"k": [1, null, -2.5e
 """Several scripts, emoji with joiners, code, long runs of spaces and of one letter: what short prompts never show."""
 
 
-def text_cases(source: Source, config: ExportConfig) -> tuple[Case, ...]:
+def text_cases(source: Source, settings: GateSettings) -> tuple[Case, ...]:
     """The texts of the settings, the Unicode text and the corpus, for a model with a tokenizer.
 
     Raises:
@@ -47,17 +47,17 @@ def text_cases(source: Source, config: ExportConfig) -> tuple[Case, ...]:
         TextError: a text gives no token, or more than the context holds.
     """
     if source.tokenizer is None:
-        if config.texts is not None or config.corpus is not None:
+        if settings.texts is not None or settings.corpus is not None:
             raise ConfigError(
                 f"{source.name} has a vocabulary of {source.vocab_size} and no tokenizer for it; leave texts out"
             )
         return ()
     cases = []
     try:
-        ids, mask = encode_batch(config.texts or SEED_TEXTS, source.context_length, tokenizer=source.tokenizer)
+        ids, mask = encode_batch(settings.texts or SEED_TEXTS, source.context_length, tokenizer=source.tokenizer)
         cases.append(Case("text", ids, mask, "real token sequences", is_text=True))
     except TextError as error:  # a carried tokenizer need not know the default texts
-        if config.texts is not None:
+        if settings.texts is not None:
             raise
         logger.info("the default texts are left out: %s", error)
     try:
@@ -65,11 +65,11 @@ def text_cases(source: Source, config: ExportConfig) -> tuple[Case, ...]:
             cases.append(_windows("unicode", tokens, source.context_length, "varied Unicode text"))
     except TextError as error:
         logger.info("the Unicode text is left out: %s", error)
-    if config.corpus is not None:
-        tokens = source.tokenizer.encode(config.corpus)
+    if settings.corpus is not None:
+        tokens = source.tokenizer.encode(settings.corpus)
         if not tokens:
             raise TextError("the text file gives no token; pass a file with text")
-        kept = tokens[: max(CORPUS_POSITIONS["full" if config.full else "default"], source.context_length)]
+        kept = tokens[: max(CORPUS_POSITIONS["full" if settings.full else "default"], source.context_length)]
         note = "" if len(kept) == len(tokens) else f"the first {len(kept)} of {len(tokens)} tokens"
         cases.append(_windows("corpus", kept, source.context_length, "the text file", note))
     return tuple(cases)

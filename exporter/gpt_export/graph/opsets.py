@@ -1,4 +1,4 @@
-"""The opsets that can be exported, and the onnxruntime that they need. Light, so that `--help` can name them."""
+"""The opsets that can be exported. Light, so that `--help` can name them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from gpt_export.errors import ConfigError
 OPSETS = (17, 18, 19, 20)
 """17 has LayerNormalization; 20 is the last that torch's TorchScript exporter is specified for."""
 DEFAULT_OPSET = 18
-MINIMUM_ONNXRUNTIME = "1.17"
-"""The oldest onnxruntime that the tests load artifacts in; it reads every opset of `OPSETS`."""
 
 
 def check_opset(opset: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import re
 import warnings
@@ -60,19 +59,6 @@ def script_cached(decoder: nn.Module, n_layers: int) -> torch.jit.ScriptModule:
     if not scripted._c._has_method("forward"):  # torch compiles equal modules once, so another export may have added it
         scripted.define("\n".join(lines) + "\n")
     return scripted
-
-
-def without_weights(module: nn.Module) -> nn.Module:
-    """A copy of `module` whose parameters and buffers are on the meta device: shapes and ties, but no data.
-
-    Tensors that are plain attributes are neither and stay as they are.
-    """
-    memo: dict[int, object] = {}
-    for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
-    for buffer in module.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(module, memo)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ from gpt_export.passes.portable.gemm_for_tied_head import GemmForTiedHead
 from gpt_export.passes.portable.merge_tied_weights import MergeTiedWeights
 from gpt_export.passes.portable.static_reshapes import StaticReshapes
 from gpt_export.passes.portable.transpose_weights import TransposeWeights
-from gpt_export.passes.quantized_products import QuantizeProducts
+from gpt_export.passes.quantized.quantize_products import QuantizeProducts
 from gpt_export.weights.quantize.schemes import PrecisionPlan
 
 logger = logging.getLogger(__name__)
@@ -82,10 +82,14 @@ def fused_passes(weights: Mapping[str, Tensor], context_length: int) -> list[Pas
     ]
 
 
-def quantizing_passes(plan: PrecisionPlan) -> list[PassBase]:
-    """The passes behind the fused ones that quantise, in the order in which they run."""
-    flat: list[PassBase] = [] if plan.body_blocks else [FlattenTokens()]
-    return [*flat, QuantizeProducts(plan), RemoveUnusedNodesPass(), DropUnusedWeights()]
+def quantizing_passes(plan: PrecisionPlan, *, flat: bool = True) -> list[PassBase]:
+    """The passes that quantise, in the order in which they run, behind the fused ones or the portable ones.
+
+    Args:
+        flat: whether activations may be made (tokens, width) throughout, which takes a graph whose layers are fused.
+    """
+    flattened: list[PassBase] = [FlattenTokens()] if flat and not plan.body_blocks else []
+    return [*flattened, QuantizeProducts(plan), RemoveUnusedNodesPass(), DropUnusedWeights()]
 
 
 def half_passes() -> list[PassBase]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from gpt_export.errors import GraphError
-from gpt_export.weights.quantize.schemes import PLANS, Precision
+from gpt_export.passes.quantized.products import find_products, token_lookups
+from gpt_export.weights.quantize.schemes import Precision
 
 _LEFTOVERS = ("Softmax", "Erf", "Tanh", "LayerNormalization", "Split")
 """Operators of the written-out layers; none is left where everything was fused."""
@@ -19,19 +20,22 @@ def operator_counts(model: ir.Model) -> dict[str, int]:
     return dict(sorted(Counter(node.op_type for node in model.graph if node.op_type != "Constant").items()))
 
 
-def check_quantized(counts: Mapping[str, int], precision: Precision, n_layers: int) -> None:
-    """Holds the counts of a quantised graph against its layers: four products each, the head, and one lookup.
+def check_quantized(before: ir.Model, counts: Mapping[str, int], precision: Precision) -> None:
+    """Holds the counts of a quantised graph against the products and lookups with weights that `before` had.
 
     Raises:
         GraphError: they differ.
     """
-    body = "MatMulNBits" if PLANS[precision].body_blocks else "MatMulIntegerToFloat"
-    wanted = Counter({body: 4 * n_layers, "GatherBlockQuantized": 1, "MatMul": 0, "Gemm": 0})
-    wanted["MatMulNBits"] += 1
-    found = {name: counts.get(name, 0) for name in wanted}
-    if found != dict(wanted):
+    products = find_products(before.graph)
+    lookups = sum(len(token_lookups(value)) for value in before.graph.inputs)
+    wanted = {"products": len(products), "lookups": lookups}
+    found = {
+        "products": counts.get("MatMulNBits", 0) + counts.get("MatMulIntegerToFloat", 0),
+        "lookups": counts.get("GatherBlockQuantized", 0),
+    }
+    if found != wanted:
         raise GraphError(
-            f"the {precision} graph has {found} where {n_layers} layers demand {dict(wanted)}; "
+            f"the {precision} graph has quantised {found} where its float graph has {wanted}; "
             "leave that precision out, and please report this"
         )
 

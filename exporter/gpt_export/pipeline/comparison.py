@@ -16,11 +16,11 @@ from gpt_export.gate.codes_check import check_codes
 from gpt_export.gate.determinism import random_nodes, wrong_defaults
 from gpt_export.gate.report import ParityReport, WeightsResult
 from gpt_export.gate.runs import Run, feed_graph, run_of_module, run_of_session
+from gpt_export.gate.settings import GateSettings
 from gpt_export.gate.tracing.select import initializer_sources, with_layers
 from gpt_export.gate.validate import Candidate, validate
 from gpt_export.gate.weights_check import check_torchscript, check_weights
 from gpt_export.graph import torchscript
-from gpt_export.pipeline.config import ExportConfig
 from gpt_export.progress import OnStage, ignore
 from gpt_export.runtime.session import Session
 from gpt_export.sources.source import Source
@@ -32,9 +32,9 @@ BASE = "fp32"
 
 
 def validate_artifact(
-    artifact: Artifact, source: Source, config: ExportConfig, *, on_stage: OnStage = ignore
+    artifact: Artifact, source: Source, settings: GateSettings, *, on_stage: OnStage = ignore
 ) -> ParityReport:
-    """The published files of `artifact` against `source`, over the cases of `config`. Hashes are checked first.
+    """The published files of `artifact` against `source`, over the cases of `settings`. Hashes are checked first.
 
     Raises:
         ArtifactError: the artifact is damaged, or its sizes are not the source's.
@@ -49,7 +49,7 @@ def validate_artifact(
                 "pass the source it was made from"
             )
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        return compare_artifact(artifact, source, config, Path(scratch), on_stage)
+        return compare_artifact(artifact, source, settings, Path(scratch), on_stage)
 
 
 def raise_if_failed(report: ParityReport, consequence: str, manifest: Manifest | None = None) -> None:
@@ -61,7 +61,7 @@ def raise_if_failed(report: ParityReport, consequence: str, manifest: Manifest |
 
 
 def compare_artifact(
-    artifact: Artifact, source: Source, config: ExportConfig, scratch: Path, on_stage: OnStage
+    artifact: Artifact, source: Source, settings: GateSettings, scratch: Path, on_stage: OnStage
 ) -> ParityReport:
     """The report on every file of `artifact`; the reference's logits are kept in `scratch` meanwhile."""
     variants = artifact.manifest.variants
@@ -77,8 +77,8 @@ def compare_artifact(
     for name in variants:
         faults += random_nodes(artifact.variant_path(name)) + wrong_defaults(artifact.variant_path(name))
         faults += [f"{name}, {fault}" for fault in quantized[name].faults]
-    cases = choose_cases(source, config)
-    candidates = {target_name(name): _candidate(artifact, name, source, config) for name in variants}
+    cases = choose_cases(source, settings)
+    candidates = {target_name(name): _candidate(artifact, name, source, settings) for name in variants}
     if TORCHSCRIPT_PATH in artifact.manifest.files:
 
         def run_torchscript() -> Run:
@@ -87,7 +87,7 @@ def compare_artifact(
             source.let_go()
             return run_of_module(module)
 
-        candidates["torchscript"] = Candidate(run_torchscript, frozenset(("ids",)), config.allowed)
+        candidates["torchscript"] = Candidate(run_torchscript, frozenset(("ids",)), settings.allowed)
     found = validate(
         source.reference,
         candidates,
@@ -102,7 +102,7 @@ def compare_artifact(
         targets=found.results,
         weights=weights,
         noise=found.noise,
-        limits=config.allowed,
+        limits=settings.allowed,
         faults=tuple(faults),
         notes=(*source.notes, *_unlisted(source, listed), *found.notes),
         opened=found.opened,
@@ -120,7 +120,7 @@ def target_name(variant: str) -> str:
     return "onnx" if variant == BASE else variant
 
 
-def _candidate(artifact: Artifact, variant: str, source: Source, config: ExportConfig) -> Candidate:
+def _candidate(artifact: Artifact, variant: str, source: Source, settings: GateSettings) -> Candidate:
     # Prepacking costs a copy of the weights, but where they are quantised it also decides the arithmetic: without it
     # MatMulNBits leaves what it reads in float32, and nobody runs it so.
     prepack = variant in PLANS
@@ -129,7 +129,7 @@ def _candidate(artifact: Artifact, variant: str, source: Source, config: ExportC
         return run_of_session(Session.open(artifact.folder, variant=variant, verify=False, prepack=prepack))
 
     takes: frozenset[Need] = frozenset(("ids", "mask", "cache") if source.cache else ("ids",))
-    return Candidate(opened, takes, config.allowed_for(cast(Precision, variant)))
+    return Candidate(opened, takes, settings.allowed_for(cast(Precision, variant)))
 
 
 def _compare_weights(

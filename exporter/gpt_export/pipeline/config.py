@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from gpt_export.errors import ConfigError
-from gpt_export.gate.limits import LIMITS, Limits
+from gpt_export.gate.limits import Limits
+from gpt_export.gate.settings import GateSettings
 from gpt_export.graph.opsets import DEFAULT_OPSET, check_opset
 from gpt_export.weights.quantize.schemes import PRECISIONS, Precision
 
@@ -74,36 +75,19 @@ class ExportConfig:
             )
         if self.calibration is not None and "int4" not in self.precisions:
             raise ConfigError("a calibration text is for int4, which is not asked for; add --precision int4")
-        if not self.cases:
-            raise ConfigError("no case was chosen; choose default, full, or names of cases")
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed {self.seed} is out of range; choose one from 0 to 2**63 - 1")
-        if self.texts is not None and not self.texts:
-            raise ConfigError("texts are empty; pass at least one, or None for the default ones")
+        _ = self.gate_settings  # which refuses what is out of range
         if not self.onnx and self.torchscript is False:
             raise ConfigError("neither ONNX nor TorchScript was asked for; ask for at least one")
 
     @property
-    def allowed(self) -> Limits:
-        """The limits that hold for float32."""
-        return self.limits or LIMITS["fp32"]
-
-    def allowed_for(self, precision: Precision) -> Limits:
-        """The limits that hold for a variant: its row of `LIMITS`, or what was given where that is tighter."""
-        if precision == "fp32":
-            return self.allowed
-        row = LIMITS[precision]
-        kl = min(bound for bound in (row.kl_mean, self.variant_kl) if bound is not None)
-        return replace(row, kl_mean=kl, top1=max(row.top1, self.variant_top1 or 0.0))
-
-    @property
-    def full(self) -> bool:
-        """Whether every shape is run whole."""
-        return "full" in self.cases
+    def gate_settings(self) -> GateSettings:
+        """What is compared, and what is allowed."""
+        return GateSettings(**{item.name: getattr(self, item.name) for item in fields(GateSettings)})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values of every field; of long texts their SHA-256."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        settings = self.gate_settings
         del values["variant_kl"], values["variant_top1"]
         return values | {
             "texts": None if self.texts is None else list(self.texts),
@@ -111,8 +95,10 @@ class ExportConfig:
             "calibration": _sha256(self.calibration),
             "precisions": list(self.precisions),
             "cases": list(self.cases),
-            "limits": self.allowed.to_dict(),
-            "variant_limits": {name: self.allowed_for(name).to_dict() for name in self.precisions if name != "fp32"},
+            "limits": settings.allowed.to_dict(),
+            "variant_limits": {
+                name: settings.allowed_for(name).to_dict() for name in self.precisions if name != "fp32"
+            },
         }
 
 

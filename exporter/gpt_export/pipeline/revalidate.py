@@ -9,25 +9,21 @@ from gpt_export.artifact.manifest import Manifest
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import SourceError
 from gpt_export.gate.foreign.validate import validate_file
-from gpt_export.gate.limits import Limits
 from gpt_export.gate.report import ParityReport
+from gpt_export.gate.settings import GateSettings
 from gpt_export.pipeline.comparison import validate_artifact
-from gpt_export.pipeline.config import ExportConfig
 from gpt_export.progress import OnStage, ignore
 from gpt_export.sources.names import known_names, read_source
+
+DEFAULT = GateSettings()
 
 
 def revalidate(
     folder: Path,
+    settings: GateSettings = DEFAULT,
     *,
     against: str | None = None,
     config_file: Path | None = None,
-    texts: tuple[str, ...] | None = None,
-    corpus: str | None = None,
-    cases: tuple[str, ...] = ("default",),
-    limits: Limits | None = None,
-    variant_kl: float | None = None,
-    variant_top1: float | None = None,
     on_stage: OnStage = ignore,
 ) -> ParityReport:
     """The report on the artifact in `folder`; texts, seed and limits are those of its export unless others are given.
@@ -48,33 +44,19 @@ def revalidate(
         raise SourceError(
             f"{folder} was made from {name!r}, which this gpt-export does not know; name a source with --against"
         )
-    recorded = None if export["texts"] is None else tuple(export["texts"])
     on_stage("read the source")
     source = read_source(
         name, seed=int(record.get("seed", export["seed"])), config_file=config_file, cached=_cached(manifest)
     )
-    config = ExportConfig(
-        opset=export["opset"],
-        texts=texts or recorded,
-        corpus=corpus,
-        cases=cases,
-        limits=limits or Limits(**export["limits"]),
-        variant_kl=variant_kl,
-        variant_top1=variant_top1,
-        seed=int(export["seed"]),
-    )
-    return validate_artifact(artifact, source, config, on_stage=on_stage)
+    return validate_artifact(artifact, source, settings.completed(export), on_stage=on_stage)
 
 
 def revalidate_file(
     path: Path,
+    settings: GateSettings = DEFAULT,
     *,
     against: str | None,
     config_file: Path | None = None,
-    texts: tuple[str, ...] | None = None,
-    corpus: str | None = None,
-    cases: tuple[str, ...] = ("default",),
-    limits: Limits | None = None,
     on_stage: OnStage = ignore,
 ) -> ParityReport:
     """The report on an `.onnx` file of any origin, see `gpt_export.gate.foreign.validate`.
@@ -87,8 +69,7 @@ def revalidate_file(
         raise SourceError(f"{path} does not say what it was made from; name the source with --against")
     on_stage("read the source")
     source = read_source(against, config_file=config_file)
-    config = ExportConfig(texts=texts, corpus=corpus, cases=cases, limits=limits)
-    return validate_file(path, source, config, on_stage=on_stage)
+    return validate_file(path, source, settings, on_stage=on_stage)
 
 
 def _cached(manifest: Manifest) -> bool:

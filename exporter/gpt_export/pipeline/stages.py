@@ -26,6 +26,8 @@ from gpt_export.graph.script import script, script_cached
 from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.passes import portable_passes, run_passes
 from gpt_export.passes.fused.attention_reading import HEAD_MULTIPLE
+from gpt_export.passes.quantized.calibration import calibrate
+from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.variants import VARIANT_PATHS, in_profile, write_variant
@@ -34,7 +36,6 @@ from gpt_export.report.page import REPORT_NAME, report_html
 from gpt_export.runtime.signature import example_sizes
 from gpt_export.sources.source import Source
 from gpt_export.targets import write_consumer_files
-from gpt_export.weights.quantize.calibration import calibrate
 from gpt_export.weights.quantize.schemes import PLANS, Precision
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def export(
     """
     check_output(output, replace=replace)
     config = settled(config, source)
-    cases = choose_cases(source, config)
+    cases = choose_cases(source, config.gate_settings)
     model = build_graph(source, config, on_stage) if config.onnx else None
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
@@ -63,7 +64,7 @@ def export(
         manifest, report = draft.manifest, None
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
-                report = compare_artifact(draft, source, config, Path(scratch), on_stage)
+                report = compare_artifact(draft, source, config.gate_settings, Path(scratch), on_stage)
             if config.gate == "enforce":
                 raise_if_failed(report, "nothing was published", manifest)
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
@@ -152,7 +153,8 @@ def _write_files(
             calibrated = None
             if precision == "int4" and config.calibration is not None:
                 on_stage("calibrate int4")
-                calibrated = calibrate(source, PLANS[precision], config.calibration)
+                windows = calibration_windows(source, config.calibration)
+                calibrated = calibrate(base, source.weights, windows, PLANS[precision])
             on_stage(f"write {precision}")
             path = folder / VARIANT_PATHS[precision]
             file = write_variant(base, precision, source, config, path, calibrated)

@@ -12,7 +12,7 @@ from onnx_ir.passes import PassBase
 from gpt_export.errors import GraphError
 from gpt_export.passes import fused_passes, half_passes, quantizing_passes, run_passes
 from gpt_export.passes.certificate import check_fusions, check_quantized, operator_counts
-from gpt_export.passes.quantized_products import COVERAGE
+from gpt_export.passes.quantized.quantize_products import COVERAGE
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.runtime.signature import CacheDType
 from gpt_export.sources.source import Source
@@ -72,8 +72,8 @@ def write_variant(
     """
     model = in_precision(base, precision)
     counts = operator_counts(model)
-    if source.cache and precision in PLANS:
-        check_quantized(counts, precision, source.cache.n_layers)
+    if precision in PLANS:
+        check_quantized(base, counts, precision)
     layouts = [layout for value in model.graph.inputs if (layout := layout_of(value))]
     if unused := set(calibrated or ()) - {layout.sources for layout in layouts if layout.coded}:
         raise GraphError(f"the calibrated matrix {' + '.join(min(unused))} is none of the graph's; please report this")

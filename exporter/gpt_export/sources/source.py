@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpt_export_models.blank import without_weights
 from gpt_export_models.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer, Tokenizer
 from torch import Tensor, nn
 
 from gpt_export.errors import SourceError
-from gpt_export.graph.script import without_weights
 from gpt_export.runtime.signature import CacheDType, CacheShape, Signature, cached, uncached
 from gpt_export.weights.mapped import let_go
 

@@ -30,7 +30,10 @@ class Coded:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The parameters or buffers that a weight is, joined along their first axis, and whether its axes are swapped."""
+    """The parameters or buffers that a weight is, joined along their first axis, and whether its axes are swapped.
+
+    Of a weight that is stored as codes it is the quantised matrix, (outputs, inputs), that has them swapped.
+    """
 
     sources: tuple[str, ...]
     transposed: bool = False

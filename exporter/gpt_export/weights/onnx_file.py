@@ -11,10 +11,10 @@ import onnx
 import onnx_ir as ir
 from torch import Tensor
 
+from gpt_export.artifact.minimum_release import minimum_release
+from gpt_export.artifact.onnx_model import OnnxModel
+from gpt_export.artifact.releases import MINIMUM_ONNXRUNTIME
 from gpt_export.errors import ConfigError, GraphError
-from gpt_export.graph.opsets import MINIMUM_ONNXRUNTIME
-from gpt_export.lint.model import LintModel
-from gpt_export.lint.rules.versions import minimum_release
 from gpt_export.runtime.signature import CacheShape, Signature
 from gpt_export.weights.layout import Layout
 from gpt_export.weights.streaming import plan, to_initializers, write_external
@@ -89,6 +89,6 @@ def write_onnx(
 
 def _minimum_onnxruntime(path: Path, proto: onnx.ModelProto) -> str:
     """The oldest onnxruntime that has the operators of `proto`, and at least the oldest that is tested."""
-    needed = minimum_release(LintModel(path, proto))
+    needed = minimum_release(OnnxModel(path, proto))
     tested = tuple(int(part) for part in MINIMUM_ONNXRUNTIME.split("."))
     return needed.version if needed is not None and needed.number > tested else MINIMUM_ONNXRUNTIME

@@ -139,7 +139,7 @@ def _row_ranges(weight: PlannedWeight, tensors: list[Tensor]) -> Iterator[Tensor
     """Consecutive rows of the stored weight, a few at a time: views of the sources where there is only one."""
     stored_rows = weight.shape[0] if weight.shape else 1
     step = max(1, CHUNK_BYTES // max(1, weight.size_bytes // max(1, stored_rows)))
-    if weight.layout.transposed:  # a stored row runs through a column of every source
+    if weight.layout.transposed and weight.layout.coded is None:  # a stored row runs through a column of every source
         for start in range(0, stored_rows, step):
             columns = [tensor[:, start : start + step].T for tensor in tensors]
             yield columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
-from tests.exporter.lint.faults import FAULTS
-from tests.exporter.lint.graphs import good, save
+from tests.exporter.linting.faults import FAULTS
+from tests.exporter.linting.graphs import good, save
 
 Cli = Callable[..., Run]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from gpt_export.errors import ScriptError
-from gpt_export.graph.script import deprecations_hidden, reason, script, without_weights
+from gpt_export.graph.script import deprecations_hidden, reason, script
 
 from tests import samples
 
@@ -110,12 +110,3 @@ def test_an_export_shows_the_modules_own_warnings_and_none_of_torchs(tmp_path: P
         "5: UserWarning: mind the gap"
     ]
     assert run.stdout == ""
-
-
-def test_a_copy_without_weights_has_no_data_and_keeps_ties() -> None:
-    module = samples.Tied()
-    copy = without_weights(module)
-    assert {p.device.type for p in copy.parameters()} == {"meta"}
-    assert copy.head.weight is copy.emb.weight
-    assert {p.device.type for p in module.parameters()} == {"cpu"}
-    assert {b.device.type for b in without_weights(samples.Buffers()).buffers()} == {"meta"}

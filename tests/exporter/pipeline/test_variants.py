@@ -19,6 +19,7 @@ from gpt_export.errors import OutputError, ParityError
 from gpt_export.gate.codes_check import CodesResult
 from gpt_export.gate.limits import LIMITS
 from gpt_export.gate.report import ParityReport
+from gpt_export.gate.settings import GateSettings
 from gpt_export.pipeline import stages
 from gpt_export.pipeline.comparison import validate_artifact
 from gpt_export.pipeline.config import ExportConfig
@@ -34,7 +35,7 @@ from tests.mutations.edits import attribute, producer, set_values, values_of
 from tests.trained_gpt import CONFIG, HELD_OUT, TEXTS
 
 Edit = Callable[[onnx.ModelProto], None]
-CONFIG_OF_GATE = ExportConfig(texts=TEXTS, corpus=HELD_OUT)
+SETTINGS = GateSettings(texts=TEXTS, corpus=HELD_OUT)
 UP = "trf_blocks.1.ff.layers.0.weight"
 PACKED = "trf_blocks.0.att.W_query.weight+2"
 TABLE = "tok_emb.weight"
@@ -76,10 +77,10 @@ def plant(edit: Edit, precision: str, good: Path, folder: Path) -> Artifact:
 def judge(artifact: Artifact, source: Source, *, codes: bool = True) -> ParityReport:
     """What the gate says; without `codes` it does not look at quantised weights, only at what they do."""
     if codes:
-        return validate_artifact(artifact, source, CONFIG_OF_GATE)
+        return validate_artifact(artifact, source, SETTINGS)
     unchecked = CodesResult(matrices=0, elements=0, worst_sqnr_db=None, worst_matrix="", faults=())
     with mock.patch("gpt_export.pipeline.comparison.check_codes", return_value=unchecked):
-        return validate_artifact(artifact, source, CONFIG_OF_GATE)
+        return validate_artifact(artifact, source, SETTINGS)
 
 
 def test_every_precision_of_a_trained_model_passes_its_gate(trained_variants: Path) -> None:
@@ -304,7 +305,7 @@ def test_what_is_given_tightens_a_variants_limits_and_is_recorded(
     given: dict[str, float], kl: float, top1: float
 ) -> None:
     config = ExportConfig(precisions=("fp32", "int8"), **given)
-    limits = config.allowed_for("int8")
+    limits = config.gate_settings.allowed_for("int8")
     assert (limits.kl_mean, limits.top1) == (kl, top1)
     assert config.to_dict()["variant_limits"] == {"int8": limits.to_dict()}
 

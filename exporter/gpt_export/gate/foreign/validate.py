@@ -17,14 +17,14 @@ from gpt_export.gate.foreign.signature import feed_of, match_roles, row_by_row, 
 from gpt_export.gate.foreign.weights import altered_weights, match_weights
 from gpt_export.gate.report import ParityReport
 from gpt_export.gate.runs import Run
+from gpt_export.gate.settings import GateSettings
 from gpt_export.gate.tracing.select import with_layers
 from gpt_export.gate.validate import Candidate, validate
-from gpt_export.pipeline.config import ExportConfig
 from gpt_export.progress import OnStage, ignore
 from gpt_export.sources.source import Source
 
 
-def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage: OnStage = ignore) -> ParityReport:
+def validate_file(path: Path, source: Source, settings: GateSettings, *, on_stage: OnStage = ignore) -> ParityReport:
     """The report on the `.onnx` file at `path`, which somebody else may have written.
 
     Inputs and outputs are matched by name and shape, weights by content; the notes say what could not be matched, and
@@ -37,13 +37,15 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
     on_stage("match inputs and outputs")
     session = _open(path)
     roles = match_roles(session, source.vocab_size)
-    cases = choose_cases(source, config)
+    cases = choose_cases(source, settings)
     taken = tuple(case for case in cases if takes(roles, case))
     if not taken and roles.batch is None and roles.sequence is None:
         names = ", ".join(case.name for case in cases)
         raise ConfigError(f"none of the cases {names} can be run on {path}: {'; '.join(roles.notes)}; choose others")
     if not taken:
-        taken = (grid_case(source.vocab_size, roles.batch or 1, roles.sequence or source.context_length, config.seed),)
+        taken = (
+            grid_case(source.vocab_size, roles.batch or 1, roles.sequence or source.context_length, settings.seed),
+        )
     notes = list(roles.notes)
     if left := [case.name for case in cases if case not in taken]:
         notes.append(f"not run, for what the file lacks: {', '.join(left)}")
@@ -55,7 +57,7 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
         run = run_of_roles(_open(path), roles)
         return row_by_row(run) if refuses_batched_chunks(path) else run
 
-    candidate = Candidate(opened, frozenset(("ids", "mask", "cache")), config.allowed)
+    candidate = Candidate(opened, frozenset(("ids", "mask", "cache")), settings.allowed)
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
         compared = validate(
             source.reference,
@@ -70,7 +72,7 @@ def validate_file(path: Path, source: Source, config: ExportConfig, *, on_stage:
         targets=compared.results,
         weights=None,
         noise=compared.noise,
-        limits=config.allowed,
+        limits=settings.allowed,
         faults=(*altered_weights(path, source.weights, sources), *random_nodes(path)),
         notes=(*source.notes, *notes, *found, *compared.notes),
         opened=compared.opened,

@@ -7,6 +7,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from gpt_export.passes.building import constant, graph_input, name_outputs
 from gpt_export.passes.fused.last_logits import KEPT
+from gpt_export.passes.quantized.tokens import FLAT
 from gpt_export.runtime.signature import INPUT_IDS, POSITION_IDS
 
 
@@ -39,6 +40,7 @@ class FlattenTokens(InPlacePass):
                 _flatten_output(graph, node)
             elif node.op_type == "Slice" and node.name == KEPT:
                 _unflatten_input(graph, node, whole.outputs[0])
+        model.meta[FLAT] = True
         return PassResult(model, modified=True)
 
 

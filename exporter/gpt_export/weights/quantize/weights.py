@@ -59,9 +59,15 @@ class QuantizedWeights(Mapping[str, Tensor]):
             return found
         if self._last is None or self._last[0] != layout.sources:
             assert layout.coded is not None
-            matrix_nk = torch.cat([self._weights[source].detach() for source in layout.sources])
+            matrix_nk = matrix_of(self._weights, layout)
             self._last = layout.sources, to_nearest(matrix_nk, Scheme(layout.coded.bits, layout.coded.block))
         return self._last[1]
+
+
+def matrix_of(weights: Mapping[str, Tensor], layout: Layout) -> Tensor:
+    """The matrix (N outputs, K inputs) that is quantised for `layout`."""
+    joined = torch.cat([weights[source].detach() for source in layout.sources])
+    return joined.T if layout.transposed else joined
 
 
 def stored_codes(codes: Tensor, coded: Coded) -> Tensor:

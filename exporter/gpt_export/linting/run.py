@@ -1,0 +1,56 @@
+"""Every check on every file that a path names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpt_export.artifact.manifest import MANIFEST_NAME
+from gpt_export.artifact.minimum_release import minimum_release
+from gpt_export.artifact.onnx_model import read_model
+from gpt_export.artifact.reading import Artifact
+from gpt_export.errors import ArtifactError
+from gpt_export.linting.registry import applied
+from gpt_export.linting.report import FileReport, LintReport
+from gpt_export.linting.rules import CHECKS, check_codes
+from gpt_export.linting.settings import LintSettings
+
+
+def lint_path(path: Path, settings: LintSettings | None = None) -> LintReport:
+    """What is wrong with an `.onnx` file, with each variant of an artifact, or with every `.onnx` file of a folder.
+
+    Raises:
+        ArtifactError: there is nothing at `path`, or it is no ONNX model and holds none.
+        ConfigError: a code to ignore is not known.
+    """
+    settings = settings or LintSettings()
+    check_codes(sorted(settings.ignore))
+    return LintReport(files=tuple(lint_file(file, settings) for file in _files(path)))
+
+
+def lint_file(path: Path, settings: LintSettings) -> FileReport:
+    """What is wrong with one `.onnx` file.
+
+    Raises:
+        ArtifactError: it is not there, or not an ONNX model.
+    """
+    model = read_model(path)
+    findings = [finding for check in CHECKS for finding in applied(check, model, settings)]
+    minimum = minimum_release(model)
+    return FileReport(
+        path=path,
+        findings=tuple(sorted(findings, key=lambda finding: (finding.severity.rank, finding.code))),
+        minimum_onnxruntime=minimum.version if minimum else None,
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    if (path / MANIFEST_NAME).exists():
+        artifact = Artifact.open(path)
+        found = [artifact.variant_path(variant) for variant in artifact.manifest.variants]
+    else:
+        found = sorted(path.rglob("*.onnx"))
+    if not found:
+        raise ArtifactError(f"{path} holds no .onnx file; name an artifact folder or an .onnx file")
+    return found

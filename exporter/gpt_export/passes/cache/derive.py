@@ -1,0 +1,69 @@
+"""From a plain graph to one with a cache: normalise, interpret, cut, check, write."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from gpt_export.passes.cache.attentions import find_attentions
+from gpt_export.passes.cache.checks import plan_attention
+from gpt_export.passes.cache.emission import Emitter
+from gpt_export.passes.cache.interpreter import interpret
+from gpt_export.passes.cache.normal_form import normalise
+from gpt_export.passes.cache.pairs import pair_up
+from gpt_export.passes.cache.refusal import CacheRefusal
+from gpt_export.passes.cache.tables import check_tables, position_uses
+from gpt_export.runtime.signature import LayerCache
+
+logger = logging.getLogger(__name__)
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedCache:
+    """The cached graph, and what was found on the way to it."""
+
+    model: ir.Model
+    layers: tuple[LayerCache, ...]
+    longest: int | None
+    """The length up to which the cached graph is the plain one; None where nothing was found to change."""
+
+
+def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | None = None) -> DerivedCache:
+    """The graph of `model` with a cache; `model` is left as it was.
+
+    Args:
+        model: `input_ids` int64 (batch, sequence), then weights without data, to `logits`.
+        weights: how to get the numbers of small weights by their source's name, where a mask or a table is one.
+
+    Raises:
+        CacheRefusal: the graph mixes positions in a way that the pass does not know; the message names the operator.
+    """
+    model = model.clone()
+    normalise(model)
+    meaning = interpret(model.graph, weights or {}, model.graph.opset_imports[""])
+    attentions = find_attentions(meaning, model.graph)
+    if not attentions:
+        raise CacheRefusal("no cache is derived, because no operator of the graph looks at other positions")
+    uses = position_uses(meaning)
+    limit = check_tables(meaning, uses)
+    plans = {attention: plan_attention(meaning, attention, uses) for attention in attentions}
+    pairs = pair_up(attentions)
+    inputs, outputs, nodes = Emitter(model.graph, meaning, plans, pairs).run()
+    graph = ir.Graph(
+        [value for value in inputs if value.const_value is None],
+        outputs,
+        nodes=nodes,
+        initializers=[value for value in inputs if value.const_value is not None],
+        opset_imports=model.graph.opset_imports,
+        name=model.graph.name,
+    )
+    derived = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+    layers = tuple(pair.shape() for pair in pairs)
+    logger.info("derived a cache of %d layers, %d nodes to %d", len(layers), len(model.graph), len(graph))
+    return DerivedCache(model=derived, layers=layers, longest=limit)

@@ -1,0 +1,49 @@
+"""The fact that the interpreter carries about each value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import onnx_ir as ir
+
+from gpt_export.passes.cache.axes import Axes
+
+Depends = Literal["nothing", "positions", "data"]
+"""On what a value depends: on weights alone, on the sizes of the input too, or on the ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is known of a value."""
+
+    axes: Axes
+    depends: Depends
+    chosen_index: str | None = None
+    """Set where a value holds, along an axis of `Chosen` tokens, which token each is."""
+    masks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An argument of an operator that is not read from the graph but written anew: the sizes of `axes`, or `numbers`."""
+
+    axes: Axes = ()
+    numbers: tuple[int, ...] | None = None
+
+
+@dataclass(slots=True)
+class Step:
+    """How a node acts on data: what comes out, and how it is to be written in the cached graph."""
+
+    outputs: tuple[Axes, ...]
+    alias: int | None = None
+    """The input that the output equals, where the node does nothing."""
+    written: dict[int, Written] = field(default_factory=dict)
+    """By input index, arguments that are written anew."""
+    whole: tuple[int, ...] = ()
+    """Inputs whose rows are read at every position, past ones included: keys and values."""
+    aligned: bool = False
+    """Whether inputs broadcast against the output, so that those of positions align with its axes from the right."""
+    attributes: dict[str, ir.Attr] = field(default_factory=dict)
+    """Attributes that differ from the node's own."""

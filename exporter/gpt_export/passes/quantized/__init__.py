@@ -1,0 +1,1 @@
+"""Passes to products and lookups with quantised weights."""
