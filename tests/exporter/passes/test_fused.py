@@ -143,7 +143,8 @@ def test_packing_leaves_one_product_and_one_bias_for_three(source: Source, porta
 def test_attention_becomes_one_operator_a_layer_and_the_causal_mask_goes(source: Source, portable: ir.Model) -> None:
     assert source.cache is not None
     fused = run_passes(
-        portable, [PackProjections(), FuseGroupedAttention(source.weights, source.context_length), RemoveUnusedNodesPass()]
+        portable,
+        [PackProjections(), FuseGroupedAttention(source.weights, source.context_length), RemoveUnusedNodesPass()],
     )
     counts = operator_counts(fused)
     assert counts["GroupQueryAttention"] == source.cache.n_layers
@@ -192,7 +193,12 @@ def test_the_graph_given_to_fused_passes_stays_as_it_was(source: Source, portabl
 def test_a_fused_graph_has_nothing_left_to_fuse(source: Source, portable: ir.Model) -> None:
     assert source.cache is not None
     once = run_passes(portable, fused_passes(source.weights, source.context_length))
-    again = [PackProjections(), FuseGroupedAttention(source.weights, source.context_length), fuse_gelus(), fuse_skip_norms()]
+    again = [
+        PackProjections(),
+        FuseGroupedAttention(source.weights, source.context_length),
+        fuse_gelus(),
+        fuse_skip_norms(),
+    ]
     assert operator_counts(run_passes(once, again)) == operator_counts(once)
 
 

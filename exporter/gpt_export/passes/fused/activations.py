@@ -87,7 +87,7 @@ def _constant(value: ir.Value) -> Array | None:
 
 def _match(flow: Dataflow, evaluate: Evaluator, x: ir.Value) -> tuple[str, ir.Value] | None:
     """The operator that computes the last function of `x` which one does, and that function."""
-    values = flow.functions_of(x, _is_scalar_map)[1:]
+    values = flow.functions_of(x, lambda node: _is_scalar_map(node) and not flow.varies_beside_data(node))[1:]
     try:
         arrays = evaluate(values, {x: _GRID}) if values else []
     except UnknownValueError:

@@ -32,11 +32,18 @@ class Dataflow:
         }
         self._graph = graph
         self._from: dict[str, set[ir.Value]] = {}
+        self._varying = {value for value in graph.inputs if layout_of(value) is None}
         self._order: dict[ir.Node, int] = {}
         for index, node in enumerate(graph):
             self._order[node] = index
+            if any(value in self._varying for value in node.inputs):
+                self._varying.update(node.outputs)
             if node.op_type not in _OF_THE_SHAPE_ALONE and any(value in self._data for value in node.inputs):
                 self._data.update(node.outputs)
+
+    def varies_beside_data(self, node: ir.Node) -> bool:
+        """Whether `node` reads, beside data, what depends on the mask, the positions or the sizes of a text."""
+        return any(value in self._varying and value not in self._data for value in node.inputs)
 
     def depends_on(self, value: ir.Value, name: str) -> bool:
         """Whether `value` is computed from the input called `name`."""

@@ -110,7 +110,7 @@ def _norms_of(
     """The norms of `x` that end in one of `behind`; those of several layers may share their mean."""
     if len(shape) < 2 or shape[-1] < 2:
         return []
-    values = flow.functions_of(x, _computes_norms)[1:]
+    values = flow.functions_of(x, lambda node: _computes_norms(node) and not flow.varies_beside_data(node))[1:]
     texts = _texts(shape)
     try:
         arrays = [evaluate(values, {x: text}) for text in texts]
@@ -123,7 +123,7 @@ def _norms_of(
         if value in inside or value not in behind or y[0].shape != shape:
             continue
         read = _read(texts, y)
-        norm = _with_operands(flow, evaluate, x, value, read) if read is not None else None
+        norm = _with_operands(flow, evaluate, values, x, value, read) if read is not None else None
         if norm is not None:
             found.append(norm)
             inside.update(_leading_to(value, values))
@@ -131,11 +131,16 @@ def _norms_of(
 
 
 def _with_operands(
-    flow: Dataflow, evaluate: Evaluator, x: ir.Value, y: ir.Value, read: tuple[bool, float, Array, Array]
+    flow: Dataflow,
+    evaluate: Evaluator,
+    values: list[ir.Value],
+    x: ir.Value,
+    y: ir.Value,
+    read: tuple[bool, float, Array, Array],
 ) -> Norm | None:
     """The norm, if the graph has its scale and shift or it needs none."""
     centred, epsilon, scale, shift = read
-    between = list(_leading_to(y, set(flow.functions_of(x, _computes_norms)[1:])))
+    between = list(_leading_to(y, values))
     scales, shifts = (_operand(flow, evaluate, between, numbers) for numbers in (scale, shift))
     needed = bool((np.abs(scale - 1) > _CLOSE).any()), bool((np.abs(shift) > _CLOSE).any())
     if (needed[0] and scales is None) or (needed[1] and shifts is None):
