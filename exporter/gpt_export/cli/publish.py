@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from gpt_export.cli.report_page import refuse_inside, write_page
 from gpt_export.errors import ConfigError, ParityError
 from gpt_export.gate.report import ParityReport
 from gpt_export.graph.opsets import DEFAULT_OPSET
-from gpt_export.pipeline.config import ExportConfig, Gate, Profile
+from gpt_export.pipeline.config import ExportConfig, Gate, Profile, Road
 from gpt_export.pipeline.stages import export
 from gpt_export.report.page import REPORT_NAME, report_html
 from gpt_export.sources.names import read_source
@@ -27,6 +29,9 @@ def publish(
     seed: int,
     force: bool,
     config_file: Path | None,
+    heads: int | None,
+    weights: Path | None,
+    road: Road = "auto",
     cached: bool = True,
     suffix: str = "",
     onnx: bool = True,
@@ -48,6 +53,8 @@ def publish(
         gate=gate,
         torchscript=torchscript,
         profile=profile,
+        road=road,
+        cache=cached,
         precisions=names_in(precisions),
         calibration=None if calibration is None else read_text(calibration),
         single_file=single_file,
@@ -55,24 +62,32 @@ def publish(
     )
     if html and gate == "off":
         raise ConfigError("--html needs a comparison to show; leave --gate off out")
-    with progress() as on_stage:
+    # What the user's code prints is no result of ours.
+    with progress() as on_stage, contextlib.redirect_stdout(sys.stderr):
         on_stage("read the source")
-        found = read_source(source, seed=seed, config_file=config_file, cached=cached)
+        found = read_source(source, seed=seed, config_file=config_file, heads=heads, weights=weights, cached=cached)
         target = output or ARTIFACTS / f"{found.name}{suffix}"
         if html:
             refuse_inside(html, target)
-        try:
+        with _refusal_shown(html, found.name):
             artifact = export(found, config, target, replace=force, on_stage=on_stage)
-        except ParityError as error:
-            if html and isinstance(error.report, ParityReport):
-                manifest = error.manifest if isinstance(error.manifest, Manifest) else None
-                write_page(html, report_html(error.report, manifest, name=found.name))
-            raise
     if html:
         write_page(html, (artifact.folder / REPORT_NAME).read_text(encoding="utf-8"))
     echo_result(
         {"artifact": str(artifact.folder), "manifest": artifact.manifest.to_dict()}, summary(artifact, output or target)
     )
+
+
+@contextlib.contextmanager
+def _refusal_shown(html: Path | None, name: str) -> Iterator[None]:
+    """Writes the page of a comparison that fails inside, for which nothing is published; the error goes on."""
+    try:
+        yield
+    except ParityError as error:
+        if html and isinstance(error.report, ParityReport):
+            manifest = error.manifest if isinstance(error.manifest, Manifest) else None
+            write_page(html, report_html(error.report, manifest, name=name))
+        raise
 
 
 def summary(artifact: Artifact, shown: Path) -> str:

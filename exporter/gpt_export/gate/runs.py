@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,28 @@ def _is_fused(session: ort.InferenceSession) -> bool:
     return any(value.name == NUM_LOGITS_TO_KEEP for value in session.get_overridable_initializers())
 
 
+def run_prefixes(run: Run, case: Case) -> Logits:
+    """The scores of every prefix's last position, or of the prefix as a whole, where that prefix ends.
+
+    They are (batch, sequence, width), and mean nothing at positions that are not `case.compared()`.
+    """
+    scores: Logits | None = None
+    for end in case.ends():
+        prefix = replace(case, ids=np.ascontiguousarray(case.ids[:, :end]), mask=case.mask[:, :end], by_prefix=False)
+        found = run(prefix).reshape(len(case.ids), -1)
+        if scores is None:
+            scores = np.zeros((*case.ids.shape, found.shape[1]), np.float32)
+        if found.shape[1] != scores.shape[2]:  # whoever compares says what is wrong with it
+            return found[:, None]
+        scores[:, end - 1] = found
+    assert scores is not None
+    return scores
+
+
 def run_rows_alone(module: nn.Module, case: Case) -> Logits:
     """The eager logits of a case: of the whole batch, or of every row alone where some are padded."""
+    if case.by_prefix:
+        return run_prefixes(run_of_module(module), case)
     if case.mask.all():
         return logits_of(module, case.ids)
     alone = [logits_of(module, row)[0] for row in case.rows()]

@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor
 
 from gpt_export.passes.building import CONTRIB, is_bias, name_outputs
 from gpt_export.passes.fused.dataflow import ELEMENTWISE, Dataflow
 from gpt_export.passes.fused.evaluation import Evaluator, UnknownValueError
+from gpt_export.passes.fused.facts import ACTIVATIONS, set_found
 
 logger = logging.getLogger(__name__)
 Array = np.ndarray
@@ -69,6 +71,8 @@ class FuseActivations(InPlacePass):
         if found:
             model.opset_imports.setdefault(CONTRIB, 1)
             logger.info("fused %d activations", len(found))
+        RemoveUnusedNodesPass()(model)
+        set_found(model, "activations", ACTIVATIONS)
         return PassResult(model, modified=bool(found))
 
 

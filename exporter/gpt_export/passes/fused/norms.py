@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor
 
 from gpt_export.passes.building import constant, name_outputs
 from gpt_export.passes.fused.dataflow import ELEMENTWISE, Dataflow
 from gpt_export.passes.fused.evaluation import Evaluator, UnknownValueError
+from gpt_export.passes.fused.facts import NORMS, set_found
 from gpt_export.passes.fused.probes import Probe
 
 logger = logging.getLogger(__name__)
@@ -73,8 +75,10 @@ class FuseNorms(InPlacePass):
         norms = {norm.y: norm for norm in found}  # a layer norm takes two means
         for norm in norms.values():
             _rewrite(graph, norm)
+        RemoveUnusedNodesPass()(model)
         if norms:
             logger.info("fused %d norms", len(norms))
+        set_found(model, "norms", NORMS)
         return PassResult(model, modified=bool(norms))
 
 

@@ -1,0 +1,1 @@
+def lower_opset(model, opset): raise NotImplementedError
