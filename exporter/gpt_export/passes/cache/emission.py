@@ -173,7 +173,7 @@ class Emitter:
         axes = self._meaning.facts[value].axes
         if step.aligned and level == "new":
             output = step.outputs[0]
-            return self._positions.aligned(node, value, output, len(output), full=node.op_type == "Concat")
+            return self._positions.aligned(node, value, output, len(output), step.full)
         if all(is_constant(of) for of in axes):
             return self._positions.total(value, "one")
         raise refuse(node, "combines data with a table of positions in a way that the pass does not know")
