@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 from torch import Tensor
 
 from gpt_export.artifact.minimum_release import minimum_release
 from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.artifact.releases import MINIMUM_ONNXRUNTIME
+from gpt_export.artifact.validity import complaint
 from gpt_export.errors import ConfigError, GraphError
 from gpt_export.runtime.signature import CacheShape, Signature
 from gpt_export.weights.layout import Layout

@@ -87,7 +87,7 @@ def _flat(value: ir.Value) -> bool:
 
 
 def _reads_inputs(shape: ir.Value, data: ir.Value | None) -> bool:
-    """Whether a shape is computed from the sizes of the graph's inputs rather than from constants and what is reshaped."""
+    """Whether a shape comes from the sizes of the graph's inputs, and not from constants and what is reshaped."""
     near = {data}
     while data is not None and (node := data.producer()) is not None and node.op_type in ("Gemm", "Reshape", "MatMul"):
         data = node.inputs[0]
