@@ -14,6 +14,7 @@ from gpt_export.passes.fused.dataflow import Dataflow
 from gpt_export.passes.fused.evaluation import Evaluator, UnknownValueError
 from gpt_export.passes.fused.norms import RMS_NORM
 from gpt_export.passes.fused.probes import Probe
+from gpt_export.weights.layout import layout_of
 
 logger = logging.getLogger(__name__)
 _WITH_SUM = {"LayerNormalization": "SkipLayerNormalization", RMS_NORM: "SkipSimplifiedLayerNormalization"}
@@ -35,14 +36,14 @@ class FuseSkipNorms(InPlacePass):
         graph, flow = model.graph, Dataflow(model.graph)
         sums = {node: total for node in graph if (total := _sum_in_front(node, flow)) is not None}
         try:
-            every = [value for total in sums.values() for value in flow.data_inputs(total)]
+            every = [value for total in sums.values() for value in total.inputs if value is not None]
             shapes = Evaluator(model, self._weights).shapes(every, _PROBE.inputs(graph)) if every else {}
         except UnknownValueError as error:
             logger.info("norms stay beside their sums: %s", error)
             return PassResult(model, modified=False)
         alike = []
         for node, total in sums.items():
-            one, other = (shapes[value] for value in flow.data_inputs(total))
+            one, other = (shapes[value] for value in total.inputs if value is not None)
             if one == other and len(one) == _AXES:
                 alike.append((node, total))
         for node, total in alike:
@@ -55,8 +56,12 @@ class FuseSkipNorms(InPlacePass):
 def _sum_in_front(node: ir.Node, flow: Dataflow) -> ir.Node | None:
     value = node.inputs[0] if node.op_type in _WITH_SUM and not node.domain else None
     total = value.producer() if value is not None else None
-    summed = total is not None and total.op_type == "Add" and len(flow.data_inputs(total)) == 2
-    return total if summed else None
+    if total is None or total.op_type != "Add" or not flow.data_inputs(total):
+        return None
+    fixed = any(
+        each is not None and (layout_of(each) or ir.convenience.get_const_tensor(each)) for each in total.inputs
+    )
+    return None if fixed else total
 
 
 def _rewrite(graph: ir.Graph, norm: ir.Node, total: ir.Node) -> None:
@@ -83,9 +88,29 @@ def _rewrite(graph: ir.Graph, norm: ir.Node, total: ir.Node) -> None:
     name_outputs(fused)
     for plain, new in ((norm.outputs[0], fused.outputs[0]), (total.outputs[0], fused.outputs[3])):
         new.type, new.shape = plain.type, plain.shape
+    for value in (scale, shift, bias):
+        _raise(graph, value, total)
     graph.insert_before(total, [fused])
     norm.outputs[0].replace_all_uses_with(fused.outputs[0])
     total.outputs[0].replace_all_uses_with(fused.outputs[3])
+
+
+def _raise(graph: ir.Graph, value: ir.Value | None, before: ir.Node) -> None:
+    """Moves what computes a scale or shift in front of `before`, unless it stands there."""
+    node = value.producer() if value is not None else None
+    if node is None or not _stands_behind(graph, node, before):
+        return
+    graph.remove(node)
+    graph.insert_before(before, [node])
+    for each in node.inputs:
+        _raise(graph, each, node)
+
+
+def _stands_behind(graph: ir.Graph, node: ir.Node, before: ir.Node) -> bool:
+    for each in graph:
+        if each is node or each is before:
+            return each is before
+    return False
 
 
 def _bias_of(value: ir.Value) -> ir.Value | None:
