@@ -53,7 +53,7 @@ def check_fusions(model: ir.Model) -> None:
     facts = [each for each in attention_facts(model) if each.plain is None]
     turning = sum(each.turned in ("halves", "interleaved") for each in facts)
     wanted = {"attention": len(facts), "rotations": 2 * turning, **found(model)}
-    kinds = {"attention": ("GroupQueryAttention",), "rotations": ("RotaryEmbedding",)}
+    kinds: dict[str, tuple[str, ...]] = {"attention": ("GroupQueryAttention",), "rotations": ("RotaryEmbedding",)}
     kinds |= {"norms": NORMS, "activations": ACTIVATIONS}
     have = {what: sum(counts.get(name, 0) for name in kinds[what]) for what in wanted}
     if have != wanted:

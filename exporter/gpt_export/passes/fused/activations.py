@@ -34,7 +34,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _erf(x: Array) -> Array:
-    return np.vectorize(math.erf)(x)
+    return np.asarray(np.vectorize(math.erf)(x))
 
 
 _FORMULAS: Mapping[str, Callable[[Array], Array]] = {
@@ -61,8 +61,8 @@ class FuseActivations(InPlacePass):
         evaluate = Evaluator(model, self._weights)
         found: dict[ir.Value, tuple[str, ir.Value]] = {}
         for node in graph:
-            if node.op_type in _ANCHORS and not node.domain and node.inputs[0] in flow:
-                for x in flow.gates(node.inputs[0], _is_scalar_map):
+            if node.op_type in _ANCHORS and not node.domain and (start := node.inputs[0]) is not None and start in flow:
+                for x in flow.gates(start, _is_scalar_map):
                     if match := _match(flow, evaluate, x):
                         found[match[1]] = (match[0], x)
                         break

@@ -225,7 +225,7 @@ def _rewrite(graph: ir.Graph, norm: Norm) -> None:
     inputs = [norm.x, scale, norm.shift] if norm.shift is not None else [norm.x, scale]
     turned = _transposed(norm.x)
     if turned is not None:
-        inputs[0] = turned.inputs[0]
+        inputs[0] = turned.inputs[0]  # type: ignore[assignment]
     op_type = "LayerNormalization" if norm.centred else RMS_NORM
     fused = ir.node(op_type, inputs, attributes={"axis": -1, "epsilon": norm.epsilon}, name=name)
     nodes.append(name_outputs(fused))

@@ -92,7 +92,7 @@ def _joined(graph: ir.Graph, parts: list[ir.Value | None], axis: int) -> ir.Valu
     values = [part for part in parts if part is not None]
     layouts = [layout for value in values if (layout := layout_of(value))]
     shape = list(values[0].shape.numpy())  # type: ignore[union-attr]
-    shape[axis] = sum(int(value.shape[axis]) for value in values)  # type: ignore[index, arg-type]
+    shape[axis] = sum(int(value.shape[axis]) for value in values)  # type: ignore[index, arg-type, misc]
     joined = ir.Value(name=f"{values[0].name}+{len(values) - 1}", type=values[0].type, shape=ir.Shape(shape))
     sources = tuple(source for layout in layouts for source in layout.sources)
     set_layout(joined, Layout(sources, transposed=layouts[0].transposed))
