@@ -13,17 +13,20 @@ from onnx_ir.passes import PassBase
 from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
     CommonSubexpressionEliminationPass,
+    IdentityEliminationPass,
     RemoveUnusedNodesPass,
 )
 from torch import Tensor
 
 from gpt_export.errors import GraphError
+from gpt_export.passes.fused.activations import FuseActivations
+from gpt_export.passes.fused.drop_casts import DropCasts
 from gpt_export.passes.fused.flat_tokens import FlattenTokens
-from gpt_export.passes.fused.fused_gelu import fuse_gelus
 from gpt_export.passes.fused.grouped_attention import FuseGroupedAttention
 from gpt_export.passes.fused.last_logits import KeepLastLogits
+from gpt_export.passes.fused.norms import FuseNorms
 from gpt_export.passes.fused.pack_projections import PackProjections
-from gpt_export.passes.fused.skip_norm import fuse_skip_norms
+from gpt_export.passes.fused.skip_norm import FuseSkipNorms
 from gpt_export.passes.half_precision import HalvePrecision
 from gpt_export.passes.portable.drop_unused_weights import DropUnusedWeights
 from gpt_export.passes.portable.gemm_for_tied_head import GemmForTiedHead
@@ -63,10 +66,16 @@ def fused_passes(weights: Mapping[str, Tensor], context_length: int) -> list[Pas
         context_length: the longest text.
     """
     return [
+        IdentityEliminationPass(),
+        DropCasts(),
+        FuseNorms(weights),
         PackProjections(),
         FuseGroupedAttention(weights, context_length),
-        fuse_gelus(),
-        fuse_skip_norms(),
+        RemoveUnusedNodesPass(),
+        FuseActivations(weights),
+        RemoveUnusedNodesPass(),
+        FuseSkipNorms(weights),
+        RemoveUnusedNodesPass(),
         KeepLastLogits(),
         RemoveUnusedNodesPass(),
         DropUnusedWeights(),

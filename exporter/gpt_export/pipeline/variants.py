@@ -39,8 +39,7 @@ def in_profile(portable: ir.Model, source: Source, config: ExportConfig) -> ir.M
     if config.profile != "ort":
         return portable
     fused = run_passes(portable, fused_passes(source.weights, source.context_length))
-    if source.configuration and source.cache:
-        check_fusions(operator_counts(fused), source.cache.n_layers)
+    check_fusions(fused)
     return fused
 
 
