@@ -58,19 +58,21 @@ def portable_passes(first_name: Mapping[str, str]) -> list[PassBase]:
     ]
 
 
-def fused_passes(weights: Mapping[str, Tensor], context_length: int) -> list[PassBase]:
+def fused_passes(weights: Mapping[str, Tensor], context_length: int, *, attention: bool = True) -> list[PassBase]:
     """The passes behind the portable ones that use onnxruntime's own operators, in the order in which they run.
 
     Args:
         weights: the numbers of the weights by the names in their layouts; of large matrices none is read.
         context_length: the longest text.
+        attention: whether attention is fused too; its operator has demands on how a graph is fed.
     """
+    grouped = [FuseGroupedAttention(weights, context_length)] if attention else []
     return [
         IdentityEliminationPass(),
         DropCasts(),
         FuseNorms(weights),
         PackProjections(),
-        FuseGroupedAttention(weights, context_length),
+        *grouped,
         RemoveUnusedNodesPass(),
         FuseActivations(weights),
         RemoveUnusedNodesPass(),
