@@ -49,7 +49,7 @@ class Evaluator:
             given: arrays of values that stand for themselves; what depends on them is added to it.
 
         Raises:
-            CacheRefusal: an operator on the way cannot be evaluated.
+            CacheRefusedError: an operator on the way cannot be evaluated.
         """
         known = self._known.setdefault(sizes, {})
         stack = [value]
@@ -103,7 +103,7 @@ class Evaluator:
         """What `node` gives for `inputs`.
 
         Raises:
-            CacheRefusal: ONNX's reference evaluator cannot run it.
+            CacheRefusedError: ONNX's reference evaluator cannot run it.
         """
         if node not in self._operators:
             try:
@@ -160,7 +160,10 @@ def _operator(node: ir.Node, opset: int) -> Callable[[list[Array | None]], Any]:
     except Exception:  # operators that are functions of others need a whole evaluator
         used = [name for name in proto.input if name]
         graph = onnx.helper.make_graph(
-            [proto], "one", [onnx.ValueInfoProto(name=n) for n in used], [onnx.ValueInfoProto(name=n) for n in proto.output]
+            [proto],
+            "one",
+            [onnx.ValueInfoProto(name=n) for n in used],
+            [onnx.ValueInfoProto(name=n) for n in proto.output],
         )
         whole = ReferenceEvaluator(
             onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.domain, opset)])

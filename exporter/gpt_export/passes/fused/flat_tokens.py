@@ -53,7 +53,7 @@ class FlattenTokens(InPlacePass):
 
 
 def _takes_rows(graph: ir.Graph) -> bool:
-    """Whether all that is computed from the lookups, up to the last slice, is the same with batch and sequence in one."""
+    """Whether what is computed from the lookups, up to the last slice, is the same with batch and sequence in one."""
     waiting = [
         node.outputs[0]
         for name in (INPUT_IDS, POSITION_IDS)
