@@ -38,7 +38,7 @@ class Evaluator:
         self._weights = weights
         self._opset = opset
         self._known: dict[Sizes, dict[ir.Value, Array]] = {}
-        self._operators: dict[ir.Node, Any] = {}
+        self._operators: dict[object, Callable[[list[Array | None]], Any]] = {}
         self.unknown: set[ir.Value] = set()
         """Weights that were given random numbers."""
 
@@ -105,16 +105,19 @@ class Evaluator:
         Raises:
             CacheRefusedError: ONNX's reference evaluator cannot run it.
         """
-        if node not in self._operators:
+        if node.op_type == "Constant":
+            return [_constant(node)]
+        key = _kind(node)
+        if key not in self._operators:
             try:
-                self._operators[node] = _operator(node, self._opset)
+                self._operators[key] = _operator(node, self._opset)
             except Exception as error:  # load_op raises several kinds for what it does not know
                 raise refuse(node, "cannot be evaluated, and what it gives depends on positions") from error
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
         try:
             with np.errstate(all="ignore"):
-                return list(self._operators[node](inputs))
+                return list(self._operators[key](inputs))
         except Exception as error:
             raise refuse(node, f"cannot be evaluated ({type(error).__name__}: {error})") from error
 
@@ -142,6 +145,23 @@ class Evaluator:
         if np.issubdtype(kind, np.floating):
             return random.standard_normal(shape).astype(kind)
         return np.zeros(shape, kind)
+
+
+def _constant(node: ir.Node) -> Array:
+    """The number or the tensor of a Constant."""
+    tensor = ir.convenience.get_const_tensor(node.outputs[0])
+    assert tensor is not None
+    return tensor.numpy()
+
+
+def _kind(node: ir.Node) -> object:
+    """What tells operators apart: equal ones are made once."""
+    attributes = tuple(sorted((name, _plain(attr.value)) for name, attr in node.attributes.items()))
+    return node.domain, node.op_type, attributes, tuple(value is None for value in node.inputs), len(node.outputs)
+
+
+def _plain(value: object) -> str:
+    return repr(value.numpy().tolist()) + str(value.dtype) if isinstance(value, ir.TensorProtocol) else repr(value)
 
 
 def _operator(node: ir.Node, opset: int) -> Callable[[list[Array | None]], Any]:
