@@ -8,9 +8,7 @@ from gpt_export.passes.cache.axes import columns_of, holds_rows, is_constant
 from gpt_export.passes.cache.facts import Step
 from gpt_export.passes.cache.rules.reading import OverRows, Reading, Rule
 
-_REDUCERS = """
-    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
-""".split()
+_REDUCERS = ["ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"]
 
 _OVER_COLUMNS = frozenset({"ReduceMax", "ReduceSum", "ReduceLogSumExp"})
 
