@@ -1,4 +1,4 @@
-"""Masks by what they are: a position-only matrix that, evaluated, is one number where a row may look, another elsewhere."""
+"""Masks by what they are: a position-only matrix that is one number where rows may look, another elsewhere."""
 
 from __future__ import annotations
 

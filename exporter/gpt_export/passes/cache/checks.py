@@ -209,7 +209,8 @@ class Trial:
         shown = shown & (np.arange(length) >= padding)
         hidden: Array = np.pad(np.where(shown, 0, HIDDEN), ((0, 0), (columns.front, columns.back))).astype(np.float32)
         if (ROWS,) not in axes:
-            return hidden[-1].reshape([len(hidden[-1]) if i == place else 1 for i in range(len(axes))])
+            last: Array = hidden[-1].reshape([len(hidden[-1]) if i == place else 1 for i in range(len(axes))])
+            return last
         row = axes.index((ROWS,))
         shape = [1] * len(axes)
         shape[row], shape[place] = hidden.shape

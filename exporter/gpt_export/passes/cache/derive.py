@@ -42,7 +42,7 @@ def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | N
         weights: how to get the numbers of small weights by their source's name, where a mask or a table is one.
 
     Raises:
-        CacheRefusedError: the graph mixes positions in a way that the pass does not know; the message names the operator.
+        CacheRefusedError: the graph mixes positions in a way that the pass does not know; the message says where.
     """
     model = model.clone()
     normalise(model)

@@ -14,7 +14,7 @@ from gpt_export.passes.cache.evaluate import Evaluator
 from gpt_export.passes.cache.facts import Depends, Fact, Step
 from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
 from gpt_export.passes.cache.rules import RULES
-from gpt_export.passes.cache.rules.reading import Found, OverRows, Reading
+from gpt_export.passes.cache.rules.reading import Found, OverRowsError, Reading
 from gpt_export.runtime.signature import INPUT_IDS
 
 Array = np.ndarray[Any, Any]
@@ -60,7 +60,7 @@ def interpret(graph: ir.Graph, weights: Mapping[str, Callable[[], Array]], opset
         walk = _Walk(graph, weights, opset, flipped)
         try:
             return walk.run()
-        except OverRows as over:
+        except OverRowsError as over:
             if over.product.node in flipped:
                 raise
             flipped |= {over.product.node}

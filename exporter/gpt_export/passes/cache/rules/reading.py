@@ -41,7 +41,7 @@ class Found:
     """Products whose first input holds the keys, as a Softmax over their first positions shows."""
 
 
-class OverRows(CacheRefusedError):
+class OverRowsError(CacheRefusedError):
     """A Softmax over positions that a product called queries: they are the keys."""
 
     def __init__(self, node: ir.Node, product: Product) -> None:
