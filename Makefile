@@ -54,6 +54,12 @@ compatibility: $(VENV)/installed-test consumers
 	$(BIN)/python -m benches.consumers_record $(CONSUMERS)/compatibility.jsonl
 	$(BIN)/python -m benches.consumers_doc
 
+# What this toolkit and torch's exporters make of every module of tests/zoo, for docs/modules.md.
+zoo: $(VENV)/installed-test
+	$(BIN)/python -m benches.zoo.record $(ZOO_FLAGS)
+	$(BIN)/python -m benches.zoo.record --families $(ZOO_FLAGS)
+	$(BIN)/python -m benches.modules_doc
+
 # Decoding beside other programs; their environments (llama.cpp is built) and files are made once, in benches/.cache.
 bench: $(VENV)/installed
 	$(BIN)/python -m benches.decode_peers $(BENCH_FLAGS)
