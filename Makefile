@@ -11,7 +11,7 @@ ARTIFACT := artifacts/dummy-124m
 CONSUMERS := .consumers
 
 .PHONY: export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
-	bench-stages versions screenshot web-screenshot clean
+	bench-stages versions zoo screenshot web-screenshot clean
 
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
