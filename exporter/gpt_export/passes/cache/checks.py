@@ -17,7 +17,7 @@ from gpt_export.passes.cache.attentions import Attention
 from gpt_export.passes.cache.axes import BATCH, ROWS, Axis, Columns, Sizes, columns_of
 from gpt_export.passes.cache.bands import Band, band_of
 from gpt_export.passes.cache.interpreter import Meaning
-from gpt_export.passes.cache.lengths import candidate_lengths
+from gpt_export.passes.cache.lengths import candidate_lengths, combined
 from gpt_export.passes.cache.padding import HIDDEN
 from gpt_export.passes.cache.refusal import CacheRefusal, refuse
 from gpt_export.passes.cache.tables import MOST_NUMBERS, Use
@@ -25,6 +25,8 @@ from gpt_export.passes.cache.tables import MOST_NUMBERS, Use
 Array = np.ndarray[Any, Any]
 _SHORT, _LONG = 7, 13
 _SPREAD = 2.0
+_MOST_GUESSED = 1 << 16
+"""Of scores at lengths that are sums and products of what stands in the graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,7 @@ def plan_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) 
         CacheRefusal: later tokens change what a row attends to, or padding cannot be hidden.
     """
     trial = Trial(meaning, attention, uses)
-    pairs = [(_SHORT, _LONG)]
-    for candidate in sorted(trial.candidates()):
-        if trial.fits(candidate + 4):
-            pairs.append((max(2, candidate - 3), candidate + 4))
+    pairs = trial.pairs()
     for short, long in pairs:
         _check_causal(trial, short, long)
     for plan in _plans(meaning, attention, uses):
@@ -89,7 +88,7 @@ def _check_causal(trial: Trial, short: int, long: int) -> None:
     if whole is None:
         return
     if np.any(trial.later(whole, long) != 0):
-        raise trial.refuse("lets tokens look at later ones, so that what is cached would change")
+        raise trial.refuse("is not causal: it lets tokens look at later ones, so that what is cached would change")
     first = trial.weights(trial.part(inputs, slice(0, short)), short)
     if first is not None and not _close(first, trial.block(whole, slice(0, short))):
         raise trial.refuse("weighs tokens differently when later ones come")
@@ -133,13 +132,17 @@ class Trial:
         """The refusal of the attention, at its Softmax where it has one."""
         return refuse((*self._attention.softmaxes, self._attention.mix)[0], what)
 
-    def candidates(self) -> set[int]:
-        """Lengths at which it may do something new."""
-        return candidate_lengths(self._meaning, [use.value for use in self._tables])
-
-    def fits(self, length: int) -> bool:
-        """Whether scores of that length are few enough to try."""
-        return length * length * self._heads <= MOST_NUMBERS
+    def pairs(self) -> list[tuple[int, int]]:
+        """Lengths to try, a short and a long one: around each at which it may do something new, and beyond it."""
+        tables = [use.value for use in self._tables]
+        found = {(_SHORT, _LONG)}
+        certain = candidate_lengths(self._meaning, tables)
+        for candidate in combined(self._meaning, tables):
+            for short, long in ((max(2, candidate - 3), candidate + 4), (candidate + 4, candidate + 11)):
+                most = MOST_NUMBERS if candidate in certain else _MOST_GUESSED
+                if long * long * self._heads <= most:
+                    found.add((short, long))
+        return sorted(found)
 
     def random(self, length: int) -> dict[ir.Value, Array]:
         """Seeded numbers for the data that it starts from, at one row of a batch."""
