@@ -6,6 +6,7 @@ that are padded on the left may count slots for positions; where not, its tables
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,8 +17,9 @@ import onnx_ir as ir
 from gpt_export.passes.cache.attentions import Attention
 from gpt_export.passes.cache.axes import BATCH, ROWS, Axis, Columns, Sizes, columns_of
 from gpt_export.passes.cache.bands import Band, band_of
+from gpt_export.passes.cache.evaluate import kind_of
 from gpt_export.passes.cache.interpreter import Meaning
-from gpt_export.passes.cache.lengths import candidate_lengths, combined
+from gpt_export.passes.cache.lengths import candidate_lengths, combined, multiplies
 from gpt_export.passes.cache.padding import HIDDEN
 from gpt_export.passes.cache.refusal import CacheRefusal, refuse
 from gpt_export.passes.cache.tables import MOST_NUMBERS, Use
@@ -41,6 +43,54 @@ class Plan:
     """What its masks are, where one bias that hides padding too takes their place."""
     masks: tuple[ir.Node, ...] = ()
     """The nodes that apply those masks, in order; each is left out."""
+
+
+def plan_attentions(meaning: Meaning, attentions: Sequence[Attention], uses: Sequence[Use]) -> dict[Attention, Plan]:
+    """How each attention can be written; those that are spelled alike and read the same tables are tried once.
+
+    Raises:
+        CacheRefusal: later tokens change what a row attends to, or padding cannot be hidden.
+    """
+    plans: dict[Attention, Plan] = {}
+    tried: dict[object, tuple[Attention, Plan]] = {}
+    for attention in attentions:
+        key = _spelling(meaning, attention)
+        if key in tried:
+            like, plan = tried[key]
+            nodes = dict(zip(_in_order(meaning, like), _in_order(meaning, attention), strict=True))
+            plans[attention] = dataclasses.replace(plan, masks=tuple(nodes[node] for node in plan.masks))
+        else:
+            plans[attention] = plan_attention(meaning, attention, uses)
+            tried[key] = attention, plans[attention]
+    return plans
+
+
+def _in_order(meaning: Meaning, attention: Attention) -> list[ir.Node]:
+    return [node for node in meaning.steps if node in attention.between]
+
+
+def _spelling(meaning: Meaning, attention: Attention) -> object:
+    """Equal for attentions whose nodes between scores and weights are alike and read the same values."""
+    places: dict[ir.Value, object] = {leaf: ("leaf", i) for i, leaf in enumerate(attention.leaves)}
+    axes = tuple(_without_numbers(meaning.facts[leaf].axes) for leaf in attention.leaves)
+    spelled: list[object] = [axes]
+    for i, node in enumerate(_in_order(meaning, attention)):
+        read = tuple(_read(meaning, value, places) for value in node.inputs)
+        spelled.append((kind_of(node), read))
+        places.update({value: (i, k) for k, value in enumerate(node.outputs)})
+    return tuple(spelled)
+
+
+def _read(meaning: Meaning, value: ir.Value | None, places: dict[ir.Value, object]) -> object:
+    if value is None or meaning.depends[value] == "data":
+        return None if value is None else places.get(value)
+    tensor = ir.convenience.get_const_tensor(value)
+    return value if tensor is None or tensor.size > 1 else (str(tensor.dtype), tensor.numpy().tobytes())
+
+
+def _without_numbers(axes: tuple[Axis, ...]) -> object:
+    """Axes whose columns are those of any product."""
+    return tuple(tuple("columns" if isinstance(atom, Columns) else atom for atom in of) for of in axes)
 
 
 def plan_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) -> Plan:
@@ -137,10 +187,12 @@ class Trial:
         tables = [use.value for use in self._tables]
         found = {(_SHORT, _LONG)}
         certain = candidate_lengths(self._meaning, tables)
-        for candidate in combined(self._meaning, tables):
+        matrices = [use.value for use in self._tables if use.rows and use.columns]
+        guessed = combined(self._meaning, matrices) if multiplies(self._meaning, matrices) else set()
+        for candidate in certain | guessed:
             for short, long in ((max(2, candidate - 3), candidate + 4), (candidate + 4, candidate + 11)):
                 most = MOST_NUMBERS if candidate in certain else _MOST_GUESSED
-                if long * long * self._heads <= most:
+                if long * long * self._heads <= most and long <= self._meaning.longest + 11:
                     found.add((short, long))
         return sorted(found)
 

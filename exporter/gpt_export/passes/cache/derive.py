@@ -11,9 +11,10 @@ import numpy as np
 import onnx_ir as ir
 
 from gpt_export.passes.cache.attentions import find_attentions
-from gpt_export.passes.cache.checks import plan_attention
+from gpt_export.passes.cache.checks import plan_attentions
 from gpt_export.passes.cache.emission import Emitter
 from gpt_export.passes.cache.interpreter import interpret
+from gpt_export.passes.cache.lengths import LONGEST
 from gpt_export.passes.cache.normal_form import normalise
 from gpt_export.passes.cache.pairs import pair_up
 from gpt_export.passes.cache.refusal import CacheRefusal
@@ -54,13 +55,14 @@ def derive_cache(
     _check_types(model.graph)
     model = model.clone()
     normalise(model)
-    meaning = interpret(model.graph, weights or {}, model.graph.opset_imports[""])
+    longest = LONGEST if context_length is None else context_length + 1
+    meaning = interpret(model.graph, weights or {}, model.graph.opset_imports[""], longest)
     attentions = find_attentions(meaning, model.graph)
     if not attentions:
         raise CacheRefusal("no cache is derived, because no operator of the graph looks at other positions")
     uses = position_uses(meaning)
     limit = check_tables(meaning, uses, context_length)
-    plans = {attention: plan_attention(meaning, attention, uses) for attention in attentions}
+    plans = plan_attentions(meaning, attentions, uses)
     pairs = pair_up(attentions)
     inputs, outputs, nodes = Emitter(model.graph, meaning, plans, pairs).run()
     graph = ir.Graph(

@@ -32,6 +32,8 @@ class Meaning:
     evaluator: Evaluator
     weights: set[ir.Value]
     """Weights, and what is made of them: their shapes are known, their numbers are not."""
+    longest: int
+    """The length up to which it is worth looking at anything."""
 
     def reads_unknown(self, value: ir.Value) -> bool:
         """Whether numbers that nobody knows go into `value`."""
@@ -49,8 +51,14 @@ class Meaning:
         return False
 
 
-def interpret(graph: ir.Graph, weights: Mapping[str, Callable[[], Array]], opset: int) -> Meaning:
+def interpret(
+    graph: ir.Graph, weights: Mapping[str, Callable[[], Array]], opset: int, longest: int
+) -> Meaning:
     """The meaning of `graph`, whose input is `input_ids` and whose other inputs are weights.
+
+    Args:
+        weights: how to get the numbers of weights, by the name of their source.
+        longest: the length up to which it is worth looking at anything.
 
     Raises:
         CacheRefusal: an operator mixes positions in a way that no rule knows.
@@ -59,7 +67,7 @@ def interpret(graph: ir.Graph, weights: Mapping[str, Callable[[], Array]], opset
     while True:
         walk = _Walk(graph, weights, opset, flipped)
         try:
-            return walk.run()
+            return walk.run(longest)
         except OverRows as over:
             if over.product.node in flipped:
                 raise
@@ -80,12 +88,12 @@ class _Walk:
         self._unread: dict[ir.Value, CacheRefusal] = {}
         self._last: set[ir.Value] = set()
 
-    def run(self) -> Meaning:
+    def run(self, longest: int) -> Meaning:
         for value in (*self._graph.inputs, *self._graph.initializers.values()):
             self._enter(value)
         for node in self._graph:
             self._visit(node)
-        return Meaning(self._facts, self._depends, self._steps, self._found, self._evaluator, self._weights)
+        return Meaning(self._facts, self._depends, self._steps, self._found, self._evaluator, self._weights, longest)
 
     def _enter(self, value: ir.Value) -> None:
         if value.name == INPUT_IDS:

@@ -64,12 +64,12 @@ def combined(meaning: Meaning, values: Sequence[ir.Value]) -> set[int]:
     """The candidates of masks: also sums of two, and products of two where positions are multiplied or divided."""
     base = {each for each in candidate_lengths(meaning, values) if each <= _COMBINED}
     found = base | {a + b for a in base for b in base}
-    if _multiplies(meaning, values):
+    if multiplies(meaning, values):
         found |= {a * b for a in base for b in base} | {a * b + c for a in base for b in base for c in base}
-    return {each for each in found if each <= LONGEST} | candidate_lengths(meaning, values)
+    return {each for each in found if each <= meaning.longest + 6} | candidate_lengths(meaning, values)
 
 
-def _multiplies(meaning: Meaning, values: Sequence[ir.Value]) -> bool:
+def multiplies(meaning: Meaning, values: Sequence[ir.Value]) -> bool:
     """Whether positions are multiplied, divided or looked up on the way to `values`."""
     stack, seen = list(values), set(values)
     while stack:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from gpt_export.passes.cache.axes import Axes, Sizes, columns_of, holds_rows, is_plain
 from gpt_export.passes.cache.interpreter import Meaning
-from gpt_export.passes.cache.lengths import LONGEST, candidate_lengths, combined, probes
+from gpt_export.passes.cache.lengths import candidate_lengths, combined, probes
 from gpt_export.passes.cache.refusal import CacheRefusal, refuse
 
 Array = np.ndarray[Any, Any]
@@ -108,7 +108,7 @@ def _lengths(meaning: Meaning, use: Use) -> list[int]:
     found = []
     values = [use.value]
     candidates = combined(meaning, values) if use.columns else candidate_lengths(meaning, values)
-    for length in probes(candidates, LONGEST):
+    for length in probes(candidates, meaning.longest):
         if int(np.prod(Sizes(1, length).shape(axes), dtype=np.int64)) * (length if not use.rows else 1) > MOST_NUMBERS:
             break
         found.append(length)
