@@ -1,4 +1,4 @@
-"""Masks by what they are: a position-only matrix that, evaluated, is one number where a row may look and one elsewhere."""
+"""Masks by what they are: matrices of positions that, evaluated, are one number where a row may look, else another."""
 
 from __future__ import annotations
 

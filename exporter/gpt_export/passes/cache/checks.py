@@ -262,7 +262,7 @@ class Trial:
         assert columns is not None
         shown = np.ones((length, length), bool) if band is None else band.matrix(length)
         shown = shown & (np.arange(length) >= padding)
-        hidden = np.pad(np.where(shown, 0, HIDDEN), ((0, 0), (columns.front, columns.back))).astype(np.float32)
+        hidden: Array = np.pad(np.where(shown, 0, HIDDEN), ((0, 0), (columns.front, columns.back))).astype(np.float32)
         if (ROWS,) not in axes:
             return hidden[-1].reshape([len(hidden[-1]) if i == place else 1 for i in range(len(axes))])
         row = axes.index((ROWS,))
@@ -276,7 +276,8 @@ class Trial:
         later = np.triu(np.ones((length, length), bool), 1)
         shape = [1] * weights.ndim
         shape[self._row] = shape[self._column] = length
-        return np.where((later if self._row < self._column else later.T).reshape(shape), weights, 0)
+        kept: Array = np.where((later if self._row < self._column else later.T).reshape(shape), weights, 0)
+        return kept
 
     def part(self, inputs: dict[ir.Value, Array], of: slice) -> dict[ir.Value, Array]:
         """The inputs of some of the tokens."""

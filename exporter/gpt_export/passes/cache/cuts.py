@@ -73,13 +73,17 @@ def _source(meaning: Meaning, node: ir.Node, scaled: bool) -> tuple[ir.Value, fl
         return None
     before = set(meaning.evaluator.unknown)
     number = float(np.asarray(meaning.evaluator.array(other[0], TRIED[0])).reshape(()))
-    if meaning.evaluator.unknown - before or number == 0 or meaning.facts[data[0]].axes != meaning.facts[node.outputs[0]].axes:
+    if (
+        meaning.evaluator.unknown - before
+        or number == 0
+        or meaning.facts[data[0]].axes != meaning.facts[node.outputs[0]].axes
+    ):
         return None
     return data[0], (number if node.op_type == "Mul" else 1 / number)
 
 
 def _form(axes: Axes) -> tuple[int, int, int] | None:
-    """How far `axes` is from (batch, heads, rows, width), its heads and its width; None if it cannot be brought there."""
+    """How far `axes` is from (batch, heads, rows, width), its heads and its width; else None."""
     batch = [i for i, of in enumerate(axes) if BATCH in of]
     if len(batch) != 1 or axes.count((ROWS,)) != 1 or axes[batch[0]][0] != BATCH:
         return None

@@ -11,9 +11,11 @@ import numpy as np
 import onnx_ir as ir
 
 from gpt_export.passes.cache.attentions import find_attentions
+from gpt_export.passes.cache.axes import BATCH, ROWS, is_constant
 from gpt_export.passes.cache.checks import plan_attentions
 from gpt_export.passes.cache.emission import Emitter
-from gpt_export.passes.cache.interpreter import interpret
+from gpt_export.passes.cache.findings import FoundAttention, found_attentions, telling_lengths
+from gpt_export.passes.cache.interpreter import Meaning, interpret
 from gpt_export.passes.cache.lengths import LONGEST
 from gpt_export.passes.cache.normal_form import normalise
 from gpt_export.passes.cache.pairs import pair_up
@@ -31,8 +33,11 @@ class DerivedCache:
 
     model: ir.Model
     layers: tuple[LayerCache, ...]
+    attentions: tuple[FoundAttention, ...]
     longest: int | None
     """The length up to which the cached graph is the plain one; None where nothing was found to change."""
+    lengths: tuple[int, ...]
+    """Lengths at which the graph does something new: the gate steps across each."""
 
 
 def derive_cache(
@@ -57,6 +62,7 @@ def derive_cache(
     normalise(model)
     longest = LONGEST if context_length is None else context_length + 1
     meaning = interpret(model.graph, weights or {}, model.graph.opset_imports[""], longest)
+    _check_output(meaning, model.graph.outputs[0])
     attentions = find_attentions(meaning, model.graph)
     if not attentions:
         raise CacheRefusal("no cache is derived, because no operator of the graph looks at other positions")
@@ -76,7 +82,22 @@ def derive_cache(
     derived = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
     layers = tuple(pair.shape() for pair in pairs)
     logger.info("derived a cache of %d layers, %d nodes to %d", len(layers), len(model.graph), len(graph))
-    return DerivedCache(model=derived, layers=layers, longest=limit)
+    return DerivedCache(
+        model=derived,
+        layers=layers,
+        attentions=found_attentions(meaning, plans, pairs),
+        longest=limit,
+        lengths=telling_lengths(meaning, plans, uses, limit),
+    )
+
+
+def _check_output(meaning: Meaning, logits: ir.Value) -> None:
+    fact = meaning.facts.get(logits)
+    axes = () if fact is None or fact.depends != "data" else fact.axes
+    if len(axes) != 3 or axes[:2] != ((BATCH,), (ROWS,)) or not is_constant(axes[2]):
+        raise CacheRefusal(
+            "no cache is derived, because the output is not a row of logits for each token, as classes of texts are not"
+        )
 
 
 def _check_types(graph: ir.Graph) -> None:

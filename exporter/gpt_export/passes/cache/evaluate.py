@@ -181,7 +181,10 @@ def _operator(node: ir.Node, opset: int) -> Callable[[list[Array | None]], Any]:
     except Exception:  # operators that are functions of others need a whole evaluator
         used = [name for name in proto.input if name]
         graph = onnx.helper.make_graph(
-            [proto], "one", [onnx.ValueInfoProto(name=n) for n in used], [onnx.ValueInfoProto(name=n) for n in proto.output]
+            [proto],
+            "one",
+            [onnx.ValueInfoProto(name=n) for n in used],
+            [onnx.ValueInfoProto(name=n) for n in proto.output],
         )
         whole = ReferenceEvaluator(
             onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.domain, opset)])

@@ -51,9 +51,7 @@ class Meaning:
         return False
 
 
-def interpret(
-    graph: ir.Graph, weights: Mapping[str, Callable[[], Array]], opset: int, longest: int
-) -> Meaning:
+def interpret(graph: ir.Graph, weights: Mapping[str, Callable[[], Array]], opset: int, longest: int) -> Meaning:
     """The meaning of `graph`, whose input is `input_ids` and whose other inputs are weights.
 
     Args:

@@ -12,9 +12,12 @@ from gpt_export.passes.cache.interpreter import Meaning
 LONGEST = 1 << 20
 _COMBINED = 2048
 _ADDING = frozenset(
-    """Add And Cast Concat Constant ConstantOfShape CumSum Equal Expand Gather GatherND Greater GreaterOrEqual Identity
-    Less LessOrEqual Neg Not Or Range Reshape Shape Slice Squeeze Sub Transpose Trilu Unsqueeze Where""".split()
-)
+    {
+        "Add", "And", "Cast", "Concat", "Constant", "ConstantOfShape", "CumSum", "Equal", "Expand", "Gather",
+        "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Neg", "Not", "Or", "Range",
+        "Reshape", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Trilu", "Unsqueeze", "Where",
+    }
+)  # fmt: skip
 """Operators whose thresholds are sums of their constants."""
 
 

@@ -43,7 +43,9 @@ class Padding:
             made = self._by_head(self._hidden(columns.front, columns.back), folded)
             units = [i for i in range(len(axes)) if i not in (batch, place)]
             writing = self._writing
-            self._made[key] = writing.node("Unsqueeze", [made, writing.constant(units)], "cache/hidden/by_key") if units else made
+            self._made[key] = (
+                writing.node("Unsqueeze", [made, writing.constant(units)], "cache/hidden/by_key") if units else made
+            )
         return self._made[key]
 
     def _banded(self, columns: Columns, band: Band, rank: int) -> ir.Value:

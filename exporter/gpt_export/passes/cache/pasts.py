@@ -1,4 +1,4 @@
-"""Keys and values as the cache holds them, (batch, heads, positions, width), and back to the form that a graph reads."""
+"""Keys and values as the cache holds them, (batch, heads, positions, width), and back to a graph's own form."""
 
 from __future__ import annotations
 

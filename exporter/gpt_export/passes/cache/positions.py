@@ -9,7 +9,19 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from gpt_export.passes.cache.axes import ANY, BATCH, ROWS, TRIED, Axes, Columns, Sizes, columns_of, constant_size, holds_rows, is_plain
+from gpt_export.passes.cache.axes import (
+    ANY,
+    BATCH,
+    ROWS,
+    TRIED,
+    Axes,
+    Columns,
+    Sizes,
+    columns_of,
+    constant_size,
+    holds_rows,
+    is_plain,
+)
 from gpt_export.passes.cache.dims import Writing
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.refusal import refuse
@@ -116,9 +128,7 @@ class PositionWriter:
             self._gathered[key] = writing.node("Slice", [whole, writing.size("past"), ends, places], name)
         return self._gathered[key]
 
-    def _by_key(
-        self, node: ir.Node, value: ir.Value, rows: list[int], columns: list[int], output: Axes
-    ) -> ir.Value:
+    def _by_key(self, node: ir.Node, value: ir.Value, rows: list[int], columns: list[int], output: Axes) -> ir.Value:
         """(batch, heads, new, total) of a table (heads, total, total) or (heads, 1, total), read by position."""
         key = (value, output, -1)
         if key in self._gathered:

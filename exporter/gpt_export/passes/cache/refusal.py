@@ -11,7 +11,7 @@ from gpt_export.errors import GraphError
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-class CacheRefusal(GraphError):
+class CacheRefusal(GraphError):  # noqa: N818  # a refusal is an answer, which callers expect
     """A graph whose cache cannot be derived; the message is one sentence that names the operator and its place."""
 
 

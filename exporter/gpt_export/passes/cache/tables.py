@@ -1,4 +1,7 @@
-"""Tables of positions: a cached key keeps what it was given in its own time, so row i must be the same at every length."""
+"""Tables of positions: a cached key keeps what it was given in its own time.
+
+So row i of a table must be the same at every length.
+"""
 
 from __future__ import annotations
 

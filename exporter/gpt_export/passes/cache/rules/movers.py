@@ -130,12 +130,18 @@ def cut(reading: Reading) -> Step:
     last = False
     for k, place in enumerate(place % len(axes) for place in places):
         ranges = [
-            range(*slice(_bound(starts[t][k], steps[k]), _bound(ends[t][k], steps[k]), steps[k]).indices(sizes.of(axes[place])))
+            range(
+                *slice(_bound(starts[t][k], steps[k]), _bound(ends[t][k], steps[k]), steps[k]).indices(
+                    sizes.of(axes[place])
+                )
+            )
             for t, sizes in enumerate(TRIED)
         ]
         if all(each == range(sizes.of(axes[place])) for each, sizes in zip(ranges, TRIED, strict=True)):
             continue
-        if axes[place] == (ROWS,) and all(list(each) == [sizes.length - 1] for each, sizes in zip(ranges, TRIED, strict=True)):
+        if axes[place] == (ROWS,) and all(
+            list(each) == [sizes.length - 1] for each, sizes in zip(ranges, TRIED, strict=True)
+        ):
             last = True
             continue
         kept, start, end = _kept(reading, axes[place], ranges, (starts[0][k], ends[0][k]))
@@ -148,7 +154,7 @@ def cut(reading: Reading) -> Step:
 
 
 def _bound(number: int, step: int) -> int | None:
-    """A bound as Python's slices read it: ONNX says with the smallest number that a backward slice ends at the front."""
+    """A bound as Python's slices read it: with ONNX's smallest number a backward slice ends at the front."""
     return None if step < 0 and number <= -(2**62) else number
 
 
