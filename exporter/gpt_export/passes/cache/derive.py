@@ -18,6 +18,7 @@ from gpt_export.passes.cache.normal_form import normalise
 from gpt_export.passes.cache.pairs import pair_up
 from gpt_export.passes.cache.refusal import CacheRefusal
 from gpt_export.passes.cache.tables import check_tables, position_uses
+from gpt_export.passes.cache.turns import find_turns
 from gpt_export.runtime.signature import LayerCache
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ class DerivedCache:
     layers: tuple[LayerCache, ...]
     longest: int | None
     """The length up to which the cached graph is the plain one; None where nothing was found to change."""
+    turns: tuple[int, ...] = ()
+    """Lengths within which it is the plain one too, but at which attention does something new: see `turns.py`."""
 
 
 def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | None = None) -> DerivedCache:
@@ -66,4 +69,5 @@ def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | N
     derived = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
     layers = tuple(pair.shape() for pair in pairs)
     logger.info("derived a cache of %d layers, %d nodes to %d", len(layers), len(model.graph), len(graph))
-    return DerivedCache(model=derived, layers=layers, longest=limit)
+    turns = find_turns(meaning, attentions, uses)
+    return DerivedCache(model=derived, layers=layers, longest=limit, turns=turns)
