@@ -279,6 +279,12 @@ class Trial:
         shape[self._row] = shape[self._column] = length
         return np.where((later if self._row < self._column else later.T).reshape(shape), weights, 0)
 
+    def by_row(self, weights: Array) -> Array:
+        """`weights` as (heads, rows, columns), whatever its heads are made of."""
+        assert self._row is not None
+        ordered = np.moveaxis(weights, (self._row, self._column), (-2, -1))
+        return ordered.reshape(-1, *ordered.shape[-2:])
+
     def part(self, inputs: dict[ir.Value, Array], of: slice) -> dict[ir.Value, Array]:
         """The inputs of some of the tokens."""
         return {value: array[self._index(self._meaning.facts[value].axes, of)] for value, array in inputs.items()}

@@ -19,6 +19,7 @@ from gpt_export.passes.cache.normal_form import normalise
 from gpt_export.passes.cache.pairs import pair_up
 from gpt_export.passes.cache.refusal import CacheRefusedError
 from gpt_export.passes.cache.tables import check_tables, position_uses
+from gpt_export.passes.cache.turns import find_turns
 from gpt_export.runtime.signature import LayerCache
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ class DerivedCache:
     layers: tuple[LayerCache, ...]
     longest: int | None
     """The length up to which the cached graph is the plain one; None where nothing was found to change."""
+    turns: tuple[int, ...] = ()
+    """Lengths within which it is the plain one too, but at which attention does something new: see `turns.py`."""
 
 
 def derive_cache(
@@ -76,7 +79,8 @@ def derive_cache(
     derived = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
     layers = tuple(pair.shape() for pair in pairs)
     logger.info("derived a cache of %d layers, %d nodes to %d", len(layers), len(model.graph), len(graph))
-    return DerivedCache(model=derived, layers=layers, longest=limit)
+    turns = find_turns(meaning, attentions, uses)
+    return DerivedCache(model=derived, layers=layers, longest=limit, turns=turns)
 
 
 def _check_types(graph: ir.Graph) -> None:
