@@ -32,19 +32,21 @@ def by_script(module: Any) -> int:
     from gpt_export.graph.opsets import DEFAULT_OPSET
     from gpt_export.graph.script import script
     from gpt_export.graph.to_onnx import to_onnx
-    from gpt_export.runtime.signature import example_sizes, uncached
+    from gpt_export.runtime.signature import Head, example_sizes, uncached
 
-    return len(to_onnx(script(module), uncached(VOCAB), DEFAULT_OPSET, example_sizes(CONTEXT), "meta").graph)
+    return len(
+        to_onnx(script(module), uncached(Head(width=VOCAB)), DEFAULT_OPSET, example_sizes(CONTEXT), "meta").graph
+    )
 
 
 def by_export(module: Any) -> int:
     """The nodes of the graph by way of `torch.export`."""
     from gpt_export.graph.opsets import DEFAULT_OPSET
     from gpt_export.graph.torch_export import export_to_onnx
-    from gpt_export.runtime.signature import example_sizes, uncached
+    from gpt_export.runtime.signature import Head, example_sizes, uncached
 
     sizes = example_sizes(CONTEXT)
-    return len(export_to_onnx(module, uncached(VOCAB), DEFAULT_OPSET, sizes, "meta", CONTEXT).graph)
+    return len(export_to_onnx(module, uncached(Head(width=VOCAB)), DEFAULT_OPSET, sizes, "meta", CONTEXT).graph)
 
 
 def by_torch(module: Any) -> int:

@@ -13,7 +13,6 @@ from torch import nn
 from gpt_export.errors import GraphError, ScriptError
 from gpt_export.graph.script import script
 from gpt_export.graph.to_onnx import to_onnx
-from gpt_export.graph.torch_export import export_to_onnx
 from gpt_export.runtime.signature import Signature
 
 logger = logging.getLogger(__name__)
@@ -23,7 +22,7 @@ Road = Literal["auto", "script", "export"]
 ROADS: tuple[Road, ...] = ("auto", "script", "export")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class BuiltGraph:
     """A graph without weights, and how it was come by."""
 
@@ -67,6 +66,9 @@ def build(
         return _with_weights_if_needed(make, skeleton, reference)
 
     def by_export() -> ir.Model:
+        # Importing it takes a second and the half of torch that a script does without.
+        from gpt_export.graph.torch_export import export_to_onnx
+
         def make(module: nn.Module, device: str) -> ir.Model:
             return export_to_onnx(module, signature, opset, sizes, device, longest)
 

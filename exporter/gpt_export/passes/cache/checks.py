@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from gpt_export.passes.cache.attentions import Attention
-from gpt_export.passes.cache.axes import ROWS, Axis, Columns, Sizes, columns_of
+from gpt_export.passes.cache.axes import BATCH, ROWS, Axis, Columns, Sizes, columns_of
+from gpt_export.passes.cache.bands import Band, band_of
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.lengths import candidate_lengths
 from gpt_export.passes.cache.padding import HIDDEN
@@ -34,6 +35,10 @@ class Plan:
     """Where padding is hidden: in front of each Softmax, or behind each product of queries and keys."""
     by_position: bool
     """Whether its tables are read by the positions of rows and keys, not by their slots."""
+    band: Band | None = None
+    """What its masks are, where one bias that hides padding too takes their place."""
+    masks: tuple[ir.Node, ...] = ()
+    """The nodes that apply those masks, in order; each is left out."""
 
 
 def plan_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) -> Plan:
@@ -49,15 +54,33 @@ def plan_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) 
             pairs.append((max(2, candidate - 3), candidate + 4))
     for short, long in pairs:
         _check_causal(trial, short, long)
-    for plan in _plans(attention):
+    for plan in _plans(meaning, attention, uses):
         if all(_hides_padding(trial, plan, short, long) for short, long in pairs):
             return plan
     raise refuse(attention.mix, "weighs tokens so that those in front of a padded row cannot be hidden from it")
 
 
-def _plans(attention: Attention) -> list[Plan]:
+def _plans(meaning: Meaning, attention: Attention, uses: Sequence[Use]) -> list[Plan]:
+    """The ways to write it, the lightest first."""
     places: list[Literal["softmax", "scores"]] = ["softmax", "scores"] if attention.softmaxes else ["scores"]
-    return [Plan(hide, by_position) for by_position in (False, True) for hide in places]
+    plain = [Plan(hide, by_position) for by_position in (False, True) for hide in places]
+    matrices = [use for use in uses if use.node in attention.between and use.rows and use.columns]
+    bands = {use.value: band_of(meaning, use.value) for use in matrices}
+    masks = [use for use in matrices if bands[use.value] is not None and masked_input(meaning, use.node) is not None]
+    if len(attention.softmaxes) != 1 or not masks or len({bands[use.value] for use in masks}) != 1:
+        return plain
+    axes = meaning.facts[attention.softmaxes[0].outputs[0]].axes
+    if len(axes) not in (3, 4) or axes[0] != (BATCH,) or axes[-2] != (ROWS,):
+        return plain
+    order = {node: i for i, node in enumerate(meaning.steps)}
+    nodes = tuple(sorted({use.node for use in masks}, key=order.__getitem__))
+    return [Plan("softmax", False, bands[masks[0].value], nodes), *plain]
+
+
+def masked_input(meaning: Meaning, node: ir.Node) -> ir.Value | None:
+    """The scores that `node` applies a mask to, None if it does anything else to them."""
+    data = [value for value in node.inputs if value is not None and meaning.depends[value] == "data"]
+    return data[0] if node.op_type in ("Add", "Where") and len(data) == 1 else None
 
 
 def _check_causal(trial: Trial, short: int, long: int) -> None:
@@ -73,8 +96,12 @@ def _check_causal(trial: Trial, short: int, long: int) -> None:
 
 
 def _hides_padding(trial: Trial, plan: Plan, short: int, long: int) -> bool:
-    """Whether a row behind padding attends as it does alone."""
+    """Whether a row behind padding attends as it does alone, and one without padding as in the plain graph."""
     inputs = trial.random(long)
+    if plan.band is not None:
+        plain, written = trial.weights(inputs, long), trial.weights(inputs, long, plan, 0)
+        if plain is not None and written is not None and not _close(plain, written):
+            return False
     padding = long - short
     padded = trial.weights(inputs, long, plan, padding)
     alone = trial.weights(trial.part(inputs, slice(padding, long)), short)
@@ -132,12 +159,13 @@ class Trial:
         try:
             if plan is not None:
                 self._shift_tables(given, sizes, plan, padding)
+                self._leave_out_masks(given, sizes, plan)
                 if plan.hide == "scores":
                     for product in self._attention.products:
                         scores = product.node.outputs[0]
                         given[scores] = given[scores] + self._hidden(scores, length, padding)
                 else:
-                    self._hide_before_softmax(given, sizes, padding)
+                    self._hide_before_softmax(given, sizes, plan, padding)
             return meaning.evaluator.array(self._attention.weights, sizes, given)
         except CacheRefusal:
             if length <= _LONG:
@@ -146,12 +174,18 @@ class Trial:
         finally:
             meaning.evaluator.forget_large(sizes)
 
-    def _hide_before_softmax(self, given: dict[ir.Value, Array], sizes: Sizes, padding: int) -> None:
+    def _leave_out_masks(self, given: dict[ir.Value, Array], sizes: Sizes, plan: Plan) -> None:
+        for node in plan.masks:
+            scores = masked_input(self._meaning, node)
+            assert scores is not None
+            given[node.outputs[0]] = self._meaning.evaluator.array(scores, sizes, given)
+
+    def _hide_before_softmax(self, given: dict[ir.Value, Array], sizes: Sizes, plan: Plan, padding: int) -> None:
         for node in reversed(self._attention.softmaxes):
             source = node.inputs[0]
             assert source is not None
             scores = self._meaning.evaluator.array(source, sizes, given)
-            hidden = scores + self._hidden(source, sizes.length, padding)
+            hidden = scores + self._hidden(source, sizes.length, padding, plan.band)
             given[node.outputs[0]] = self._meaning.evaluator.run(node, [hidden])[0]
 
     def _shift_tables(self, given: dict[ir.Value, Array], sizes: Sizes, plan: Plan, padding: int) -> None:
@@ -165,16 +199,21 @@ class Trial:
                     table = np.take(table, places, axis=axis)
                 given[use.value] = table
 
-    def _hidden(self, scores: ir.Value, length: int, padding: int) -> Array:
+    def _hidden(self, scores: ir.Value, length: int, padding: int, band: Band | None = None) -> Array:
+        """What is added to scores (..., rows, ..., columns) to hide padding, and all that is outside of `band`."""
         axes = self._meaning.facts[scores].axes
         place = next(i for i, of in enumerate(axes) if columns_of(of))
         columns = columns_of(axes[place])
         assert columns is not None
-        hidden = np.zeros(Sizes(1, length).of(axes[place]), np.float32)
-        hidden[columns.front : columns.front + padding] = HIDDEN
+        shown = np.ones((length, length), bool) if band is None else band.matrix(length)
+        shown = shown & (np.arange(length) >= padding)
+        hidden = np.pad(np.where(shown, 0, HIDDEN), ((0, 0), (columns.front, columns.back))).astype(np.float32)
+        if (ROWS,) not in axes:
+            return hidden[-1].reshape([len(hidden[-1]) if i == place else 1 for i in range(len(axes))])
+        row = axes.index((ROWS,))
         shape = [1] * len(axes)
-        shape[place] = len(hidden)
-        return hidden.reshape(shape)
+        shape[row], shape[place] = hidden.shape
+        return (hidden if row < place else hidden.T).reshape(shape)
 
     def later(self, weights: Array, length: int) -> Array:
         """`weights` with those of a row's own and earlier tokens at 0."""

@@ -19,9 +19,6 @@ class Fact:
 
     axes: Axes
     depends: Depends
-    chosen_index: str | None = None
-    """Set where a value holds, along an axis of `Chosen` tokens, which token each is."""
-    masks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +42,7 @@ class Step:
     """Inputs whose rows are read at every position, past ones included: keys and values."""
     aligned: bool = False
     """Whether inputs broadcast against the output, so that those of positions align with its axes from the right."""
+    full: bool = False
+    """Whether inputs must have the output's axes at their whole length: they are joined, not broadcast."""
     attributes: dict[str, ir.Attr] = field(default_factory=dict)
     """Attributes that differ from the node's own."""

@@ -27,10 +27,21 @@ def candidate_lengths(meaning: Meaning, values: Iterable[ir.Value]) -> set[int]:
             continue
         if node.op_type == "Shape" and node.inputs[0] in meaning.facts:
             continue
-        new = [each for each in node.inputs if each is not None and each not in seen]
+        read = node.inputs if node.op_type != "Where" else [each for each in node.inputs if not _is_number(each)]
+        new = [each for each in read if each is not None and each not in seen]
         seen.update(new)
         stack.extend(new)
     return {number for number in found if 1 < number <= LONGEST}
+
+
+def _is_number(value: ir.Value | None) -> bool:
+    """Whether `value` is one constant: what Where fills in is no length."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in ("Cast", "Identity", "Expand", "Reshape") and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return tensor is not None and tensor.size == 1
 
 
 def _numbers(value: ir.Value) -> set[int]:

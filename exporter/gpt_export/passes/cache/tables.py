@@ -19,6 +19,10 @@ MOST_NUMBERS = 1 << 23
 """Of a table or of scores, to be evaluated; what is larger is left to the gate, at the lengths that are reported."""
 
 
+_MINIMUM = 4
+"""A table that changes before this changes from the start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """A value of positions alone that meets data: at which node, and which of its axes are rows and columns."""
@@ -70,18 +74,26 @@ def check_tables(meaning: Meaning, uses: Sequence[Use]) -> int | None:
 
 
 def _kept_up_to(meaning: Meaning, use: Use) -> int | None:
-    before: Array | None = None
-    last = 1
+    good, bad = 1, None
     for length in _lengths(meaning, use):
-        array = _at(meaning, use.value, length)
-        if array is None:
-            return last  # the table ends here
-        if before is not None and not _is_prefix(before, array):
-            if last < 13:
-                raise refuse(use.node, "reads a table of positions whose rows change with the length of the whole text")
-            return last
-        before, last = array, length
-    return None
+        if not _keeps(meaning, use.value, good, length):
+            bad = length
+            break
+        good = length
+    if bad is None:
+        return None
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if _keeps(meaning, use.value, good, middle) else (good, middle)
+    if good < _MINIMUM:
+        raise refuse(use.node, "reads a table of positions whose rows change with the length of the whole text")
+    return good
+
+
+def _keeps(meaning: Meaning, value: ir.Value, short: int, long: int) -> bool:
+    """Whether the first rows are the same at both lengths; not so where a table has ended."""
+    before, after = _at(meaning, value, short), _at(meaning, value, long)
+    return before is not None and after is not None and _is_prefix(before, after)
 
 
 def _lengths(meaning: Meaning, use: Use) -> list[int]:
@@ -100,7 +112,7 @@ def _at(meaning: Meaning, value: ir.Value, length: int) -> Array | None:
     try:
         array = meaning.evaluator.array(value, sizes)
     except CacheRefusal:
-        if length <= 13:
+        if length <= _MINIMUM:
             raise
         return None
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpt_export.passes.cache.axes import is_constant
+from gpt_export.passes.cache.axes import TRIED, is_constant
 from gpt_export.passes.cache.facts import Step
 from gpt_export.passes.cache.rules.reading import Reading, Rule
 
@@ -39,4 +39,19 @@ def one_hot(reading: Reading) -> Step:
     return Step((tuple(axes),))
 
 
-RULES: dict[str, Rule] = {"Gather": gather, "TopK": top, "OneHot": one_hot}
+def by_entry(reading: Reading) -> Step:
+    """GatherElements and ScatterElements: along features, everything else entry by entry."""
+    data, index = reading.axes(0), reading.axes(1)
+    place = reading.attribute("axis", 0) % len(data)
+    if not is_constant(data[place]) or not is_constant(index[place]):
+        raise reading.refuse("takes some positions and leaves others")
+    for i in range(len(data)):
+        if i != place and any(sizes.of(data[i]) != sizes.of(index[i]) for sizes in TRIED):
+            raise reading.refuse("combines axes of different meaning")
+    lead = data if reading.is_data(0) else index
+    axes = tuple(data[place] if i == place else of for i, of in enumerate(lead))
+    output = axes if reading.node.op_type == "ScatterElements" else (*axes[:place], index[place], *axes[place + 1 :])
+    return Step((output,), aligned=True, full=True)
+
+
+RULES: dict[str, Rule] = {"Gather": gather, "TopK": top, "OneHot": one_hot, "GatherElements": by_entry, "ScatterElements": by_entry}

@@ -197,7 +197,7 @@ def concat(reading: Reading) -> Step:
             if k != place and (of != wanted if reading.is_data(i) else not same_size):
                 raise reading.refuse("joins axes of different meaning")
     axes: Axes = (*reading.axes(lead)[:place], joined, *reading.axes(lead)[place + 1 :])
-    return Step((axes,), aligned=True)
+    return Step((axes,), aligned=True, full=True)
 
 
 def _joined(reading: Reading, parts: list[Axis]) -> Axis:
