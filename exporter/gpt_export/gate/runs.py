@@ -85,15 +85,12 @@ def _is_fused(session: ort.InferenceSession) -> bool:
     return any(value.name == NUM_LOGITS_TO_KEEP for value in session.get_overridable_initializers())
 
 
-def by_prefixes(run: Run) -> Run:
-    """`run`, for cases that say so prefix by prefix, unless it scores every position at once."""
-
-    def whole(case: Case) -> Logits:
-        found = run(case)
-        scores_all = found.ndim == LOGITS_AXES and found.shape[1] == case.ids.shape[1]
-        return found if scores_all or not case.by_prefix else run_prefixes(run, case)
-
-    return whole
+def run_whole(run: Run, case: Case) -> Logits:
+    """The scores of a case at every position that is compared, also of what scores the last position alone."""
+    found = run(case)
+    if not case.by_prefix or (found.ndim == LOGITS_AXES and found.shape[1] == case.ids.shape[1]):
+        return found
+    return run_prefixes(run, case)
 
 
 def run_prefixes(run: Run, case: Case) -> Logits:
@@ -104,11 +101,10 @@ def run_prefixes(run: Run, case: Case) -> Logits:
     scores: Logits | None = None
     for end in case.ends():
         ids, mask = np.ascontiguousarray(case.ids[:, :end]), case.mask[:, :end]
-        found = run(replace(case, ids=ids, mask=mask, chunks=(), by_prefix=False)).reshape(len(case.ids), -1)
+        found = run(replace(case, ids=ids, mask=mask, chunks=(), by_prefix=False))
+        found = found[:, -1] if found.ndim == LOGITS_AXES else found
         if scores is None:
             scores = np.zeros((*case.ids.shape, found.shape[1]), np.float32)
-        if found.shape[1] != scores.shape[2]:  # whoever compares says what is wrong with it
-            return found[:, None]
         scores[:, end - 1] = found
     assert scores is not None
     return scores
@@ -116,27 +112,24 @@ def run_prefixes(run: Run, case: Case) -> Logits:
 
 def run_rows_alone(module: nn.Module, case: Case) -> Logits:
     """The eager logits of a case: of the whole batch, or of every row alone where some are padded."""
-    if case.by_prefix:
-        return _prefixes_alone(module, case)
     if case.mask.all():
-        return logits_of(module, case.ids)
+        return run_whole(run_of_module(module), case)
+    if case.by_prefix:
+        return _run_prefixes_alone(module, case)
     alone = [logits_of(module, row)[0] for row in case.rows()]
     logits = np.zeros((*case.ids.shape, alone[0].shape[-1]), np.float32)
     logits[case.mask.astype(bool)] = np.concatenate(alone)
     return logits
 
 
-def _prefixes_alone(module: nn.Module, case: Case) -> Logits:
-    """The scores of every row's prefixes without its padding, where they end; see `run_prefixes`."""
-    if case.mask.all():
-        return run_prefixes(run_of_module(module), case)
+def _run_prefixes_alone(module: nn.Module, case: Case) -> Logits:
     scores: Logits | None = None
-    for row, (ids, mask) in enumerate(zip(case.ids, case.mask.astype(bool), strict=True)):
-        for end in case.ends():
-            if mask[end - 1]:
-                found = logits_of(module, ids[:end][mask[:end]][None]).reshape(-1)
-                scores = np.zeros((*case.ids.shape, found.size), np.float32) if scores is None else scores
-                scores[row, end - 1] = found
+    for row, position in np.argwhere(case.compared()):
+        kept = case.mask[row, : position + 1].astype(bool)
+        found = logits_of(module, np.ascontiguousarray(case.ids[row : row + 1, : position + 1][:, kept]))
+        if scores is None:
+            scores = np.zeros((*case.ids.shape, found.shape[-1]), np.float32)
+        scores[row, position] = found.reshape(-1, found.shape[-1])[-1]
     assert scores is not None
     return scores
 

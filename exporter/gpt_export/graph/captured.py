@@ -91,8 +91,11 @@ def _refuse_frozen(
             if dims.setdefault(size.node.expr, dim) != dim:
                 raise _frozen(name, f"makes {dim} equal to {dims[size.node.expr]}", _place_of_equality(guards))
     for guard in guards:
+        place = _place_of(guard)
+        if place is None and type(guard.expr).__name__ == "Unequality":
+            continue  # torch's own question whether two sizes happen to be equal, of which it may not make use
         if (broken := _broken_at(guard.expr, dims, sizes, longest)) is not None:
-            raise _frozen(name, f"does something else at {broken}", _place_of(guard))
+            raise _frozen(name, f"does something else at {broken}", place)
 
 
 def _guards(program: ExportedProgram) -> list[Any]:

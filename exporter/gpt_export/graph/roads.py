@@ -22,7 +22,7 @@ Road = Literal["auto", "script", "export"]
 ROADS: tuple[Road, ...] = ("auto", "script", "export")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltGraph:
     """A graph without weights, and how it was come by."""
 

@@ -38,7 +38,11 @@ def _settle_reshape(graph: ir.Graph, node: ir.Node) -> None:
         dims = _described(data, node.outputs[0])
         if dims is None:
             return
-        made = ir.node("Constant", [], attributes={"value": ir.tensor(np.array(dims, np.int64))}, name=node.name)
+        made = ir.node(
+            "Constant", [], attributes={"value": ir.tensor(np.array(dims, np.int64))}, name=f"{node.name}/shape"
+        )
+        made.outputs[0].name = f"{node.name}/shape_output_0"
+        made.outputs[0].shape, made.outputs[0].type = ir.Shape([len(dims)]), ir.TensorType(ir.DataType.INT64)
         graph.insert_before(node, made)
         node.replace_input_with(1, made.outputs[0])
         node.attributes.pop("allowzero", None)

@@ -139,9 +139,7 @@ def _candidate(artifact: Artifact, variant: str, source: Source, settings: GateS
         return run_of_session(Session.of(artifact, variant, prepack=prepack))
 
     takes: frozenset[Need] = frozenset(("ids", "mask", "cache") if source.cache else ("ids",))
-    return Candidate(
-        opened, takes, settings.allowed_for(cast(Precision, variant)), scores_every_position=source.cache is not None
-    )
+    return Candidate(opened, takes, settings.allowed_for(cast(Precision, variant)))
 
 
 def _torchscript_candidate(artifact: Artifact, source: Source, settings: GateSettings, faults: list[str]) -> Candidate:

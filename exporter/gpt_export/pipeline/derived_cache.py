@@ -7,7 +7,7 @@ import logging
 
 import onnx_ir as ir
 
-from gpt_export.passes.cache import CacheRefusal, derive_cache
+from gpt_export.passes.cache import CacheRefusedError, derive_cache
 from gpt_export.passes.cache.last_rows import score_every_position
 from gpt_export.runtime.signature import CacheShape
 from gpt_export.sources.source import Source
@@ -36,7 +36,7 @@ def with_derived_cache(source: Source, model: ir.Model) -> tuple[Source, ir.Mode
     numbers = {name: (lambda tensor=tensor: tensor.detach().numpy()) for name, tensor in source.weights.items()}
     try:
         found = derive_cache(plain, numbers)
-    except CacheRefusal as error:
+    except CacheRefusedError as error:
         logger.info("no cache: %s", error)
         return dataclasses.replace(source, notes=(*source.notes, f"the graph has no cache: {error}")), model
     source = dataclasses.replace(source, cache=CacheShape(found.layers))

@@ -83,6 +83,20 @@ class OddLengthsApart(samples.WithEmbedding):
         return self.head(x)
 
 
+class CutsATable(samples.WithEmbedding):
+    """torch asks here whether the sequence is as long as the table that it cuts; it need not be told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("causal", torch.tril(torch.ones(samples.CONTEXT, samples.CONTEXT)).bool())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.emb(ids)
+        length = ids.shape[1]
+        allowed = self.causal[:length, :length].view(1, length, 1, length).squeeze(2)
+        return self.head(torch.softmax((x @ x.transpose(1, 2)).masked_fill(~allowed, -1e9), dim=-1) @ x)
+
+
 class LooksAtValues(samples.WithEmbedding):
     def forward(self, ids: Tensor) -> Tensor:
         if ids.sum() > 3:
@@ -119,7 +133,7 @@ class Warns(samples.WithEmbedding):
 
 
 @pytest.mark.parametrize(
-    "make", [*ON_META, WithTricks, WritesIntoAView, lambda: HandNorm(False), lambda: HandNorm(True)]
+    "make", [*ON_META, WithTricks, WritesIntoAView, CutsATable, lambda: HandNorm(False), lambda: HandNorm(True)]
 )
 def test_a_graph_without_weights_gives_eagers_logits_at_shapes_the_export_did_not_see(
     make: Callable[[], nn.Module],

@@ -19,7 +19,7 @@ from gpt_export.passes.cache.bands import Band, band_of
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.lengths import candidate_lengths
 from gpt_export.passes.cache.padding import HIDDEN
-from gpt_export.passes.cache.refusal import CacheRefusal, refuse
+from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
 from gpt_export.passes.cache.tables import MOST_NUMBERS, Use
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +45,7 @@ def plan_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) 
     """How `attention` can be written so that it is the plain one, tried at several lengths.
 
     Raises:
-        CacheRefusal: later tokens change what a row attends to, or padding cannot be hidden.
+        CacheRefusedError: later tokens change what a row attends to, or padding cannot be hidden.
     """
     trial = Trial(meaning, attention, uses)
     pairs = [(_SHORT, _LONG)]
@@ -129,7 +129,7 @@ class Trial:
         if self._row is None:
             raise refuse(attention.mix, "weighs positions for rows that are folded into another axis")
 
-    def refuse(self, what: str) -> CacheRefusal:
+    def refuse(self, what: str) -> CacheRefusedError:
         """The refusal of the attention, at its Softmax where it has one."""
         return refuse((*self._attention.softmaxes, self._attention.mix)[0], what)
 
@@ -167,7 +167,7 @@ class Trial:
                 else:
                     self._hide_before_softmax(given, sizes, plan, padding)
             return meaning.evaluator.array(self._attention.weights, sizes, given)
-        except CacheRefusal:
+        except CacheRefusedError:
             if length <= _LONG:
                 raise
             return None
@@ -207,9 +207,10 @@ class Trial:
         assert columns is not None
         shown = np.ones((length, length), bool) if band is None else band.matrix(length)
         shown = shown & (np.arange(length) >= padding)
-        hidden = np.pad(np.where(shown, 0, HIDDEN), ((0, 0), (columns.front, columns.back))).astype(np.float32)
+        hidden: Array = np.pad(np.where(shown, 0, HIDDEN), ((0, 0), (columns.front, columns.back))).astype(np.float32)
         if (ROWS,) not in axes:
-            return hidden[-1].reshape([len(hidden[-1]) if i == place else 1 for i in range(len(axes))])
+            last: Array = hidden[-1].reshape([len(hidden[-1]) if i == place else 1 for i in range(len(axes))])
+            return last
         row = axes.index((ROWS,))
         shape = [1] * len(axes)
         shape[row], shape[place] = hidden.shape

@@ -16,7 +16,7 @@ from gpt_export.passes.cache.emission import Emitter
 from gpt_export.passes.cache.interpreter import interpret
 from gpt_export.passes.cache.normal_form import normalise
 from gpt_export.passes.cache.pairs import pair_up
-from gpt_export.passes.cache.refusal import CacheRefusal
+from gpt_export.passes.cache.refusal import CacheRefusedError
 from gpt_export.passes.cache.tables import check_tables, position_uses
 from gpt_export.runtime.signature import LayerCache
 
@@ -42,14 +42,14 @@ def derive_cache(model: ir.Model, weights: Mapping[str, Callable[[], Array]] | N
         weights: how to get the numbers of small weights by their source's name, where a mask or a table is one.
 
     Raises:
-        CacheRefusal: the graph mixes positions in a way that the pass does not know; the message names the operator.
+        CacheRefusedError: the graph mixes positions in a way that the pass does not know; the message says where.
     """
     model = model.clone()
     normalise(model)
     meaning = interpret(model.graph, weights or {}, model.graph.opset_imports[""])
     attentions = find_attentions(meaning, model.graph)
     if not attentions:
-        raise CacheRefusal("no cache is derived, because no operator of the graph looks at other positions")
+        raise CacheRefusedError("no cache is derived, because no operator of the graph looks at other positions")
     uses = position_uses(meaning)
     limit = check_tables(meaning, uses)
     plans = {attention: plan_attention(meaning, attention, uses) for attention in attentions}

@@ -30,10 +30,14 @@ from gpt_export.runtime.signature import BATCH as BATCH_DIM
 KINDS = ("key", "value")
 Level = Literal["new", "whole"]
 Task = tuple[ir.Value, Level]
+
+
 class Emitter:
     """Writes the cached graph of one plain graph."""
 
-    def __init__(self, graph: ir.Graph, meaning: Meaning, plans: Mapping[Attention, Plan], pairs: Sequence[Pair]) -> None:
+    def __init__(
+        self, graph: ir.Graph, meaning: Meaning, plans: Mapping[Attention, Plan], pairs: Sequence[Pair]
+    ) -> None:
         self._graph = graph
         self._meaning = meaning
         self._pairs = pairs
@@ -96,7 +100,7 @@ class Emitter:
         for i, pair in enumerate(self._pairs):
             cache = pair.shape()
             for kind, width in zip(KINDS, (cache.key_dim, cache.value_dim), strict=True):
-                dims = [BATCH_DIM, cache.n_heads, PAST, width]
+                dims: list[int | str] = [BATCH_DIM, cache.n_heads, PAST, width]
                 self._past.append(_input(f"past_key_values.{i}.{kind}", ir.DataType.FLOAT, dims))
         return weights
 

@@ -23,7 +23,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An argument of an operator that is not read from the graph but written anew: the sizes of `axes`, or `numbers`."""
+    """An argument of an operator that is not read from the graph but written: the sizes of `axes`, or `numbers`."""
 
     axes: Axes = ()
     numbers: tuple[int, ...] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from gpt_export.runtime.signature import LOGITS
+from gpt_export.runtime.signature import LOGITS, SEQUENCE
 
 _SEQUENCE = 1
 """The axis of positions in (batch, sequence, width)."""
@@ -26,8 +26,12 @@ def score_every_position(model: ir.Model) -> bool:
         behind.add(value)
         if (whole := _picked_from(node)) is not None:
             value.replace_all_uses_with(whole)
-            for each in behind:
+            for each in behind - set(model.graph.outputs):
                 each.shape = None
+            for scores in behind & set(model.graph.outputs):
+                assert scores.shape is not None
+                batch, _, width = scores.shape
+                scores.shape = ir.Shape([batch, SEQUENCE, width])
             RemoveUnusedNodesPass()(model)
             return True
         waiting += [each for each in node.inputs if each is not None]

@@ -42,7 +42,7 @@ def _kind(node: ir.Node) -> ir.DataType | None:
 
 
 def _slices(graph: ir.Graph, split: ir.Node) -> None:
-    """SequenceAt of a SplitToSequence is a Slice, where the sizes and the place are constants; one entry is a Gather."""
+    """SequenceAt of a SplitToSequence is a Slice, where sizes and place are constants; one entry is a Gather."""
     given = split.inputs[1] if len(split.inputs) > 1 else None
     sizes = None if given is None else _folded(given)
     axis = split.attributes["axis"].as_int() if "axis" in split.attributes else 0
@@ -56,9 +56,7 @@ def _slices(graph: ir.Graph, split: ir.Node) -> None:
     graph.remove(split, safe=True)
 
 
-def _pick(
-    graph: ir.Graph, split: ir.Node, picked: ir.Node, axis: int, bounds: tuple[int, int] | None, at: int
-) -> None:
+def _pick(graph: ir.Graph, split: ir.Node, picked: ir.Node, axis: int, bounds: tuple[int, int] | None, at: int) -> None:
     name = str(picked.name)
     keeps = "keepdims" not in split.attributes or bool(split.attributes["keepdims"].as_int())
     if bounds is None and not keeps:

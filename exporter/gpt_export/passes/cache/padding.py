@@ -28,7 +28,7 @@ class Padding:
         With `band`, what a row may not look at is hidden too.
 
         Raises:
-            CacheRefusal: rows of scores are not those of a batch.
+            CacheRefusedError: rows of scores are not those of a batch.
         """
         place = next(i for i, of in enumerate(axes) if columns_of(of))
         columns = columns_of(axes[place])
@@ -43,7 +43,9 @@ class Padding:
             made = self._by_head(self._hidden(columns.front, columns.back), folded)
             units = [i for i in range(len(axes)) if i not in (batch, place)]
             writing = self._writing
-            self._made[key] = writing.node("Unsqueeze", [made, writing.constant(units)], "cache/hidden/by_key") if units else made
+            self._made[key] = (
+                writing.node("Unsqueeze", [made, writing.constant(units)], "cache/hidden/by_key") if units else made
+            )
         return self._made[key]
 
     def _banded(self, columns: Columns, band: Band, rank: int) -> ir.Value:

@@ -47,7 +47,9 @@ class PositionWriter:
         axes = self._meaning.facts[value].axes
         places = [rank_of_output - len(axes) + i for i in range(len(axes))]
         rows = [i for i, place in enumerate(places) if axes[i] and holds_rows(output[place])]
-        columns = [i for i, place in enumerate(places) if axes[i] and any(isinstance(a, Columns) for a in output[place])]
+        columns = [
+            i for i, place in enumerate(places) if axes[i] and any(isinstance(a, Columns) for a in output[place])
+        ]
         if node in self._by_position and columns:
             return self._by_key(node, value, rows, columns, output)
         if not rows:
@@ -116,9 +118,7 @@ class PositionWriter:
             self._gathered[key] = writing.node("Slice", [whole, writing.size("past"), ends, places], name)
         return self._gathered[key]
 
-    def _by_key(
-        self, node: ir.Node, value: ir.Value, rows: list[int], columns: list[int], output: Axes
-    ) -> ir.Value:
+    def _by_key(self, node: ir.Node, value: ir.Value, rows: list[int], columns: list[int], output: Axes) -> ir.Value:
         """(batch, heads, new, total) of a table (heads, total, total) or (heads, 1, total), read by position."""
         key = (value, output, -1)
         if key in self._gathered:
@@ -211,6 +211,4 @@ def same_for_all_rows(value: ir.Value, meaning: Meaning, sizes: Sizes) -> bool:
     """Whether `value` does not differ between rows of the batch."""
     array = meaning.evaluator.array(value, sizes)
     axes = meaning.facts[value].axes
-    return all(
-        of != (BATCH,) or bool((array == np.take(array, [0], axis=i)).all()) for i, of in enumerate(axes)
-    )
+    return all(of != (BATCH,) or bool((array == np.take(array, [0], axis=i)).all()) for i, of in enumerate(axes))

@@ -1,4 +1,4 @@
-"""Tables of positions: a cached key keeps what it was given in its own time, so row i must be the same at every length."""
+"""Tables of positions: a cached key keeps what it was given in its time, so row i must be the same at every length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnx_ir as ir
 from gpt_export.passes.cache.axes import Axes, Sizes, columns_of, holds_rows
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.lengths import candidate_lengths, probes
-from gpt_export.passes.cache.refusal import CacheRefusal, refuse
+from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
 
 Array = np.ndarray[Any, Any]
 MOST_NUMBERS = 1 << 23
@@ -60,7 +60,7 @@ def check_tables(meaning: Meaning, uses: Sequence[Use]) -> int | None:
     """The length up to which every table keeps its rows, None if that is any length that was looked at.
 
     Raises:
-        CacheRefusal: a table changes with the length from the start.
+        CacheRefusedError: a table changes with the length from the start.
     """
     limit: int | None = None
     done: set[ir.Value] = set()
@@ -111,7 +111,7 @@ def _at(meaning: Meaning, value: ir.Value, length: int) -> Array | None:
     sizes = Sizes(1, length)
     try:
         array = meaning.evaluator.array(value, sizes)
-    except CacheRefusal:
+    except CacheRefusedError:
         if length <= _MINIMUM:
             raise
         return None

@@ -54,4 +54,10 @@ def by_entry(reading: Reading) -> Step:
     return Step((output,), aligned=True, full=True)
 
 
-RULES: dict[str, Rule] = {"Gather": gather, "TopK": top, "OneHot": one_hot, "GatherElements": by_entry, "ScatterElements": by_entry}
+RULES: dict[str, Rule] = {
+    "Gather": gather,
+    "TopK": top,
+    "OneHot": one_hot,
+    "GatherElements": by_entry,
+    "ScatterElements": by_entry,
+}

@@ -128,7 +128,11 @@ def cut(reading: Reading) -> Step:
     rows: list[tuple[int, int, int, int]] = []
     for k, place in enumerate(place % len(axes) for place in places):
         ranges = [
-            range(*slice(_bound(starts[t][k], steps[k]), _bound(ends[t][k], steps[k]), steps[k]).indices(sizes.of(axes[place])))
+            range(
+                *slice(_bound(starts[t][k], steps[k]), _bound(ends[t][k], steps[k]), steps[k]).indices(
+                    sizes.of(axes[place])
+                )
+            )
             for t, sizes in enumerate(TRIED)
         ]
         if all(each == range(sizes.of(axes[place])) for each, sizes in zip(ranges, TRIED, strict=True)):
@@ -143,7 +147,7 @@ def cut(reading: Reading) -> Step:
 
 
 def _bound(number: int, step: int) -> int | None:
-    """A bound as Python's slices read it: ONNX says with the smallest number that a backward slice ends at the front."""
+    """A bound as Python's slices read it: ONNX ends a backward slice at the front by the smallest number."""
     return None if step < 0 and number <= -(2**62) else number
 
 
