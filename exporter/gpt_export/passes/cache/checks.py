@@ -27,6 +27,8 @@ from gpt_export.passes.cache.tables import MOST_NUMBERS, Use
 Array = np.ndarray[Any, Any]
 _SHORT, _LONG = 7, 13
 _SPREAD = 2.0
+_BEYOND = 11
+"""How far beyond the context it is tried, so that what changes at its end shows."""
 _MOST_GUESSED = 1 << 16
 """Of scores at lengths that are sums and products of what stands in the graph."""
 
@@ -184,17 +186,24 @@ class Trial:
 
     def pairs(self) -> list[tuple[int, int]]:
         """Lengths to try, a short and a long one: around each at which it may do something new, and beyond it."""
-        tables = [use.value for use in self._tables]
         found = {(_SHORT, _LONG)}
-        certain = candidate_lengths(self._meaning, tables)
+        certain = self.candidates()
         matrices = [use.value for use in self._tables if use.rows and use.columns]
         guessed = combined(self._meaning, matrices) if multiplies(self._meaning, matrices) else set()
         for candidate in certain | guessed:
             for short, long in ((max(2, candidate - 3), candidate + 4), (candidate + 4, candidate + 11)):
                 most = MOST_NUMBERS if candidate in certain else _MOST_GUESSED
-                if long * long * self._heads <= most and long <= self._meaning.longest + 11:
+                if long * long * self._heads <= most and long <= self._meaning.longest + _BEYOND:
                     found.add((short, long))
         return sorted(found)
+
+    def candidates(self) -> set[int]:
+        """Lengths at which it may do something new."""
+        return candidate_lengths(self._meaning, [use.value for use in self._tables])
+
+    def fits(self, length: int) -> bool:
+        """Whether scores of that length are few enough to try, and the context holds them."""
+        return length * length * self._heads <= MOST_NUMBERS and length <= self._meaning.longest + _BEYOND
 
     def random(self, length: int) -> dict[ir.Value, Array]:
         """Seeded numbers for the data that it starts from, at one row of a batch."""
