@@ -7,6 +7,8 @@ Each animal is tried in a process of its own, so that one that crashes, hangs or
 from __future__ import annotations
 
 import argparse
+import importlib
+import logging
 import multiprocessing
 import tempfile
 import time
@@ -24,6 +26,8 @@ from tests.zoo import Animal, animals
 from tests.zoo.families import family_animals
 
 NAME = "zoo"
+SLOW_TO_IMPORT = ("onnxscript", "torch._dynamo", "torch.onnx._internal.exporter._core", "gpt_export.pipeline.stages")
+"""Modules that every column loads: once here, and not again in every fork."""
 PATIENCE_S = 300
 """An animal that takes longer for one column is recorded as refused by it."""
 
@@ -37,6 +41,9 @@ def main() -> None:
     parser.add_argument("--missing", action="store_true", help="what is not recorded yet, alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    for module in SLOW_TO_IMPORT:
+        importlib.import_module(module)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     section = "families" if options.families else "animals"
     chosen = family_animals() if options.families else animals()
     for animal in chosen:
