@@ -6,12 +6,15 @@ from torch.nn import functional as F
 
 from tests.zoo.animal import VOCAB, animal
 from tests.zoo.rotations import Halves
+from tests.zoo.spread import spread
 from tests.zoo.trunk import HEADS, WIDTH, Decoder, SwiGLU
 
 NOT_CAUSAL = "not causal"
 NOT_BY_ROW = "mixes the rows of a batch"
 NOT_THE_SAME = "draws at random"
 NOT_A_DECODER = "no decoder at all"
+SHARED_SCALES = {"causal": False, "by_prefix": False, "independent_rows": False}
+"""Dynamic quantisation takes one scale for all that a product reads, of every row and position."""
 
 
 class Everywhere(nn.Module):
@@ -220,11 +223,11 @@ def second_argument() -> nn.Module:
     return TwoTexts()
 
 
-@animal(NOT_A_DECODER, exports=False, cached=False, because="quantised")
+@animal(NOT_A_DECODER, **SHARED_SCALES, exports=False, cached=False, because="quantised")
 def dynamically_quantised() -> nn.Module:
     from torch.ao.quantization import quantize_dynamic  # it warns when it is imported, and nobody else needs it
 
-    return quantize_dynamic(Decoder(lambda _: Halves()).eval(), {nn.Linear}, dtype=torch.qint8)
+    return quantize_dynamic(spread(Decoder(lambda _: Halves())), {nn.Linear}, dtype=torch.qint8)
 
 
 @animal(NOT_A_DECODER, builds=False, exports=False, cached=False, because="embedding")

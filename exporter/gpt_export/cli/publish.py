@@ -16,7 +16,8 @@ from gpt_export.cli.report_page import refuse_inside, write_page
 from gpt_export.errors import ConfigError, ParityError
 from gpt_export.gate.report import ParityReport
 from gpt_export.graph.opsets import DEFAULT_OPSET
-from gpt_export.pipeline.config import ExportConfig, Gate, Profile, Road
+from gpt_export.graph.roads import Road
+from gpt_export.pipeline.config import ExportConfig, Gate, Profile
 from gpt_export.pipeline.stages import export
 from gpt_export.report.page import REPORT_NAME, report_html
 from gpt_export.sources.names import read_source
@@ -131,5 +132,7 @@ def _parity_lines(parity: Mapping[str, Any]) -> list[str]:
     if weights := parity["weights"]:
         equal = weights["checked"] - len(weights["mismatches"])
         lines.append(f"  weights: {equal} of {weights['checked']} equal bit for bit")
+    if judge := parity.get("judged_against"):
+        lines.append(f"  judged against {judge}")
     lines += [f"  FAILED {failure}" for failure in parity["failures"]]
     return lines + [f"  note: {note}" for note in parity["notes"]]

@@ -32,6 +32,8 @@ def print_report(report: ParityReport, what: str) -> None:
     if weights := report.weights:
         equal = weights.checked - len(weights.mismatches)
         console.print(f"weights: {equal} of {weights.checked} equal bit for bit")
+    if report.judged_against:
+        console.print(Text(f"judged against {report.judged_against}"))
     if report.measured_on:
         console.print(Text(f"measured on {in_words(report.measured_on)}", "dim"))
     if fault := report.first_fault:

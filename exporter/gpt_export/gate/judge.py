@@ -70,6 +70,7 @@ def judge(
         faults=tuple(subject.faults),
         notes=(*source.notes, *subject.notes, *found.notes),
         opened=found.opened,
+        judged_against=source.judged_against,
         measured_on=measured_on(),
         quantized=subject.quantized,
     )

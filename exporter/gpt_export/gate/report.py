@@ -236,6 +236,8 @@ class ParityReport:
     """The worst case token by token, see `gpt_export.gate.opened`."""
     quantized: Mapping[str, Any] = field(default_factory=dict)
     """By variant, how far its quantised matrices are from their source; see `gpt_export.gate.codes_check`."""
+    judged_against: str = ""
+    """What the reference is, in words; see `Source.judged_against`."""
     measured_on: Mapping[str, Any] = field(default_factory=dict)
     """The machine whose rounding the figures have; see `gpt_export.gate.measured_on`."""
 
@@ -270,6 +272,7 @@ class ParityReport:
             "passed": self.passed,
             "failures": list(self.failures),
             "first_fault": fault.to_dict() if fault else None,
+            "judged_against": self.judged_against,
             "measured_on": dict(self.measured_on),
             "noise": self.noise,
             "limits": self.limits.to_dict(),

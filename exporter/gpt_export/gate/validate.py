@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from gpt_export.gate.opened import Describe, open_case
 from gpt_export.gate.parity import Logits, Tolerance, compare
 from gpt_export.gate.reference import reference_faults
 from gpt_export.gate.report import CaseResult
-from gpt_export.gate.runs import Run, logits_of, run_prefixes, run_rows_alone
+from gpt_export.gate.runs import Run, logits_of, run_rows_alone, run_whole
 from gpt_export.progress import OnStage
 from gpt_export.runtime.signature import Head
 from gpt_export.sources.places import blame
@@ -207,14 +207,15 @@ def greedy_cases(reference: nn.Module, cases: Iterable[Case]) -> tuple[Case, ...
         likeliest = logits_of(reference, ids)[:, -1].argmax(axis=-1)
         ids = np.concatenate([ids, likeliest[:, None].astype(np.int64)], axis=1)
     chunks = (prompt, *(1,) * (ids.shape[1] - prompt))
-    return (Case("greedy", ids, np.ones_like(ids), "greedy decoding follows eager's", chunks=chunks, needs="cache"),)
+    reason = "greedy decoding follows eager's"
+    return (replace(case, name="greedy", ids=ids, mask=np.ones_like(ids), reason=reason, chunks=chunks),)
 
 
 def _compared(case: Case, run: Run, logits: ReferenceLogits, tolerance: Tolerance) -> tuple[CaseResult, Logits | None]:
     """The verdict on a case, and the candidate's logits where there are some of the right shape."""
     expected = logits.of(case)
     try:
-        found = run_prefixes(run, case) if case.by_prefix else run(case)
+        found = run_whole(run, case)
     except Exception as error:  # onnxruntime and TorchScript raise what they like; a case that cannot run has failed
         if isinstance(error, GptExportError | RuntimeError | ValueError) or "onnxruntime" in type(error).__module__:
             reason = " ".join(str(error).split())

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.onnx._internal.exporter import _decomp, _fx_passes
@@ -41,31 +42,63 @@ _SAME_AS_INPUT = frozenset(
 )
 """Operators whose result is their first input once nothing is written to; of dropout, when it does not train."""
 _CHECKS = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"})
+_PLACE = ("nn_module_stack", "stack_trace")
+"""What a node's facts say of where in the module it is."""
 _patching = threading.RLock()
 
 
+def _variance(x: Tensor, dims: list[int] | None, correction: float, *, keepdim: bool) -> Tensor:
+    """The variance as a hand would write it; torch's own goes through shapes that were broadcast by hand."""
+    axes = dims or list(range(x.ndim))
+    centred = x - x.mean(axes, keepdim=True)
+    variance = (centred * centred).mean(axes, keepdim=keepdim)
+    if correction == 0:
+        return variance
+    count = math.prod(x.shape[axis] for axis in axes)
+    return variance * (count / (count - correction))
+
+
+def _var_dim(x: Tensor, dim: list[int] | None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
+    return _variance(x, dim, float(unbiased), keepdim=keepdim)
+
+
+def _var_correction(
+    x: Tensor, dim: list[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    return _variance(x, dim, 1.0 if correction is None else correction, keepdim=keepdim)
+
+
+_OWN: Mapping[Any, Callable[..., Any]] = {_ATEN.var.dim: _var_dim, _ATEN.var.correction: _var_correction}
+"""Decompositions that give a shorter graph than torch's."""
+
+
 @contextlib.contextmanager
-def lowered_in_place() -> Iterator[None]:
-    """Lets torch's ONNX exporter lower programs node by node, and whole only where that cannot be done."""
+def lowered_in_place() -> Iterator[list[ExportedProgram]]:
+    """Lets torch's ONNX exporter lower programs node by node, and whole only where that cannot be done.
+
+    The list that comes with it gets each program as it is after that.
+    """
+    lowered: list[ExportedProgram] = []
     whole = _fx_passes.decompose_with_registry
     interpreter = type_promotion._TypePromotionInterpreter
     rerun = interpreter.run_node
 
     def decompose(program: ExportedProgram, registry: Any) -> ExportedProgram:
         registered = set(_decomp.get_onnx_implemented_overloads(registry))
-        table = _decomp.create_onnx_friendly_decomposition_table(registered)
+        table = {**_decomp.create_onnx_friendly_decomposition_table(registered), **_OWN}
         try:
             _lower(program, registered, table)
         except NotLocalError as reason:
             logger.info("lowering the whole program: %s", reason)
-            return whole(program, registry)
+            program = whole(program, registry)
+        lowered.append(program)
         return program
 
     with _patching:
-        _fx_passes.decompose_with_registry = decompose
-        interpreter.run_node = _promote_alone  # type: ignore[method-assign]
+        _fx_passes.decompose_with_registry = decompose  # type: ignore[assignment]
+        interpreter.run_node = _promote_alone  # type: ignore[method-assign,assignment]
         try:
-            yield
+            yield lowered
         finally:
             _fx_passes.decompose_with_registry = whole
             interpreter.run_node = rerun  # type: ignore[method-assign]
@@ -98,6 +131,9 @@ def _lower(program: ExportedProgram, registered: set[Any], table: dict[Any, Call
     graph.lint()
     program.graph_module.graph = graph
     program.graph_module.recompile()
+    for spec, result in zip(program.graph_signature.output_specs, graph.output_node().args[0], strict=True):  # type: ignore[arg-type]
+        if isinstance(result, fx.Node):
+            spec.arg.name = result.name
 
 
 def _is_plain(node: fx.Node) -> bool:
@@ -160,8 +196,8 @@ def _describe(node: fx.Node, inner: fx.Graph, copies: dict[fx.Node, fx.Node]) ->
     """Gives the copies of the inner nodes the place in the module that `node` has."""
     for part in inner.nodes:
         if part.op == "call_function":
-            told = {key: node.meta[key] for key in ("nn_module_stack", "stack_trace") if key in node.meta}
-            copies[part].meta = {**part.meta, **told}
+            copies[part].meta = dict(part.meta)
+            copies[part].meta.update((key, node.meta[key]) for key in _PLACE if key in node.meta)
 
 
 def _replace(node: fx.Node, other: Any) -> None:

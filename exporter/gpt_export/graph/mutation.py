@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from typing import Any
 
 import torch
@@ -31,10 +32,9 @@ def without_mutation(program: ExportedProgram) -> fx.Graph:
     if any(node.op == "get_attr" for node in graph.nodes):
         raise NotLocalError("the program has graphs inside")
     order = {node: i for i, node in enumerate(graph.nodes)}
-    bases = _bases(graph)
     for node in list(graph.nodes):
         if _mutates(node):
-            _replace_in_place(node, bases, order)
+            _replace_in_place(node, _bases(graph), order)
     return graph
 
 
@@ -51,27 +51,32 @@ def copy_of(graph: fx.Graph) -> fx.Graph:
 
 def _mutates(node: fx.Node) -> bool:
     target = node.target
-    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and target is not _ATEN.detach_.default
+    return (
+        isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and target is not _ATEN.detach_.default
+    )
 
 
 def _bases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
     """For each node, the one whose memory it may share: itself, if it has its own."""
     bases: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
-        bases[node] = node
-        target = node.target
-        if not isinstance(target, torch._ops.OpOverload):
-            if target is not None and node.all_input_nodes and getattr(target, "__name__", "") == "getitem":
-                bases[node] = bases[node.all_input_nodes[0]]
-            continue
-        shared = [
-            node.args[i] for i, arg in enumerate(target._schema.arguments) if arg.alias_info and i < len(node.args)
-        ]
-        if target in _RETURNS_INPUT:
-            shared = [node.args[0]]
-        if shared and isinstance(shared[0], fx.Node):
-            bases[node] = bases[shared[0]]
+        shared = _shares_with(node)
+        bases[node] = node if shared is None else bases[shared]
     return bases
+
+
+def _shares_with(node: fx.Node) -> fx.Node | None:
+    """The input of `node` whose memory its result, or a part of it, may be; None if its memory is its own."""
+    target = node.target
+    if target is operator.getitem:
+        source = node.args[0]
+        return source if isinstance(source, fx.Node) and _shares_with(source) is not None else None
+    if not isinstance(target, torch._ops.OpOverload):
+        return None
+    if target in _RETURNS_INPUT:
+        return node.all_input_nodes[0]
+    arguments = zip(target._schema.arguments, node.args, strict=False)
+    return next((arg for spec, arg in arguments if spec.alias_info and isinstance(arg, fx.Node)), None)
 
 
 def _replace_in_place(node: fx.Node, bases: dict[fx.Node, fx.Node], order: dict[fx.Node, int]) -> None:

@@ -6,17 +6,19 @@ The contract is that of `to_onnx`: weights are inputs behind those of the signat
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 from torch.export import ExportedProgram
 
 from gpt_export.errors import GraphError
 from gpt_export.graph.captured import capture
-from gpt_export.graph.causes import explained
-from gpt_export.graph.exported_graph import tidy
+from gpt_export.graph.causes import chain_of, explained, frame_in_text, user_frame
+from gpt_export.graph.exported_graph import first_names, tidy
 from gpt_export.graph.lowering import lowered_in_place
 from gpt_export.graph.opset_17 import lower_opset
 from gpt_export.graph.opsets import check_opset
@@ -31,7 +33,12 @@ LOWEST_OPSET = 18
 
 
 def export_to_onnx(
-    module: nn.Module, signature: Signature, opset: int, sizes: Mapping[str, int], device: str
+    module: nn.Module,
+    signature: Signature,
+    opset: int,
+    sizes: Mapping[str, int],
+    device: str,
+    longest: int | None = None,
 ) -> ir.Model:
     """The graph of `module`: first the signature's inputs, then one input for each parameter and buffer.
 
@@ -42,6 +49,7 @@ def export_to_onnx(
         module: in eval mode; its forward takes the signature's inputs and returns its outputs.
         sizes: of the dims that vary, in an example; small.
         device: where the module's weights are; "meta" for a module without.
+        longest: the longest sequence that the module takes, so far as it is known.
 
     Raises:
         ConfigError: the opset is not supported.
@@ -50,24 +58,38 @@ def export_to_onnx(
     """
     check_opset(opset)
     with silence():
-        program = capture(module, signature, sizes, device)
+        program = capture(module, signature, sizes, device, longest)
         model = _translate(program, max(opset, LOWEST_OPSET), type(module).__name__)
-        tidy(model, program, signature)
+        tidy(model, first_names(module), signature, sizes)
         if opset < LOWEST_OPSET:
-            lower_opset(model, opset)
+            lower_opset(model)
+            RemoveUnusedNodesPass()(model)
     apply_signature(model.graph, signature)
     logger.info("torch.export gave %d nodes at opset %d", len(model.graph), opset)
     return model
 
 
 def _translate(program: ExportedProgram, opset: int, name: str) -> ir.Model:
+    lowered: list[ExportedProgram] = []
     try:
-        with lowered_in_place():
+        with lowered_in_place() as lowered:
             exported = torch.onnx.export(program, dynamo=True, opset_version=opset, optimize=False, verbose=False)
     except Exception as error:  # torch.onnx raises its own tree and internal types
         raise GraphError(
-            f"{name} does not become an ONNX graph by torch.export: {explained(error)}; "
+            f"{name} does not become an ONNX graph by torch.export: {_explained(error, [program, *lowered])}; "
             "write that part with operators that ONNX has"
         ) from error
     assert exported is not None  # torch says None for the old exporter
     return exported.model
+
+
+def _explained(error: Exception, programs: list[ExportedProgram]) -> str:
+    """The cause of a failed translation, with the user's line that asked for the operator."""
+    told = explained(error)
+    if user_frame(error) is not None:
+        return told
+    named = {name for link in chain_of(error) for name in re.findall(r"%(\w+) : ", str(link))}
+    nodes = (node for program in reversed(programs) for node in program.graph.nodes)
+    traces = (str(node.meta.get("stack_trace")) for node in nodes if node.name in named)
+    place = next((place for trace in traces if (place := frame_in_text(trace))), None)
+    return told if place is None else f"{told} ({place[0]}, line {place[1]})"

@@ -171,8 +171,9 @@ def _weights_of(results: Mapping[str, WeightsResult]) -> WeightsResult | None:
 
 def _unlisted(source: Source, layouts: Mapping[str, Layout]) -> tuple[str, ...]:
     """A note on source tensors that are no weights of the graph, if it has weights."""
-    listed = {name for layout in layouts.values() for name in layout.sources}
-    names = sorted(name for name, first in source.first_names().items() if not {name, first} & listed)
+    first_names = source.first_names()
+    listed = {first_names.get(name, name) for layout in layouts.values() for name in layout.sources}
+    names = sorted(name for name, first in first_names.items() if first not in listed)
     if not layouts or not names:
         return ()
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -10,14 +10,13 @@ from gpt_export.errors import ConfigError
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.settings import GateSettings
 from gpt_export.graph.opsets import DEFAULT_OPSET, check_opset
+from gpt_export.graph.roads import ROADS, Road
 from gpt_export.weights.quantize.schemes import PRECISIONS, Precision
 
 Gate = Literal["enforce", "report", "off"]
 GATES: tuple[Gate, ...] = get_args(Gate)
 Profile = Literal["portable", "ort"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
-Road = Literal["auto", "script", "export"]
-ROADS: tuple[Road, ...] = get_args(Road)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

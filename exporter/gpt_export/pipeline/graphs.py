@@ -7,7 +7,7 @@ import logging
 
 import onnx_ir as ir
 
-from gpt_export.errors import ConfigError, GraphError, ScriptError
+from gpt_export.errors import ConfigError, ScriptError
 from gpt_export.graph.roads import BuiltGraph, build
 from gpt_export.graph.script import script, script_cached
 from gpt_export.graph.to_onnx import to_onnx
@@ -48,9 +48,6 @@ def source_and_graph(source: Source, config: ExportConfig, on_stage: OnStage = i
 def take_road(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> BuiltGraph:
     """The graph of `source` as a road made it, its weights still inputs.
 
-    A module that does not run on the meta device (it holds loose tensors, or names a device) is exported with its
-    weights in place; the graph is the same, the memory is not.
-
     Raises:
         ConfigError: the road is not one for our own decoder with a cache, which is written to be scripted.
         ScriptError, GraphError: no road that may be taken takes the module; the message has every reason.
@@ -61,22 +58,27 @@ def take_road(source: Source, config: ExportConfig, on_stage: OnStage = ignore) 
         if config.road == "export":
             raise ConfigError(f"{source.name} is a graph with a cache, which is scripted; leave --road export out")
         scripted = script_cached(source.skeleton, source.cache.n_layers)
-        built = BuiltGraph(to_onnx(scripted, signature, config.opset, sizes, "meta"), "script")
+        built = BuiltGraph(model=to_onnx(scripted, signature, config.opset, sizes, "meta"), road="script")
     else:
-        try:
-            built = build(source.skeleton, signature, config.opset, sizes, config.road)
-        except GraphError as error:
-            logger.info("no graph without weights (%s); exporting with the weights in place", error)
-            built = build(source.reference(), signature, config.opset, sizes, config.road, device="cpu")
+        built = build(
+            source.skeleton,
+            source.reference,
+            signature,
+            config.opset,
+            sizes,
+            road=config.road,
+            longest=source.context_length,
+        )
     return built
 
 
 def with_road(source: Source, built: BuiltGraph) -> Source:
     """`source` with the road in its record, and a note on why it was not the first one."""
     source = dataclasses.replace(source, record={**source.record, "road": built.road})
-    if not built.why_not:
+    if built.why_not is None:
         return source
-    note = f"the graph was made by {ROAD_NAMES[built.road]}, because {built.why_not}"
+    reason = built.why_not.rpartition("; ")[0] or built.why_not  # without what to do about it: nothing need be done
+    note = f"the graph was made by {ROAD_NAMES[built.road]}, because {reason}"
     return dataclasses.replace(source, notes=(*source.notes, note))
 
 

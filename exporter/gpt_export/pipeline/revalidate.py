@@ -40,6 +40,7 @@ def revalidate(
     if against is None and record.get("kind") != "seeded":
         raise SourceError(
             f"{folder} was made from {_origin(record)}, which its manifest cannot rebuild; name it with --against"
+            + (f" and {record['weights']} with --weights" if "weights" in record else "")
         )
     name = against or str(record["name"])
     if against is None and name not in known_names():

@@ -141,7 +141,7 @@ def _manifest(
         model={
             "vocab_size": source.vocab_size,
             "context_length": source.context_length,
-            "head": source.answers.to_dict(),
+            "head": source.graph_head.to_dict(),
             "judged_against": source.judged_against,
             "tokenizer": None if source.tokenizer is None else source.tokenizer.name,
             "configuration": dict(source.configuration),

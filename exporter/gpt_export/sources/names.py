@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from gpt_export_models.config import GPT_CONFIG_124M, GPTConfig
 from gpt_export_models.dummy import DummyGPTModel
 from gpt_export_models.errors import UnimplementedError
 from gpt_export_models.json_files import read_json_object
+from torch import nn
 
 from gpt_export.errors import SourceError
 from gpt_export.sources.factories import made_once, maker_of
@@ -66,6 +69,45 @@ def read_source(
     raise SourceError(
         f"{spec!r} is neither a known source nor a path; known are {', '.join(known_names())}, "
         "or name a factory as package.module:factory"
+    )
+
+
+def source_of(
+    named: nn.Module | str | Path,
+    *,
+    name: str | None = None,
+    context_length: int | None = None,
+    vocab_size: int | None = None,
+    **said: Any,
+) -> Source:
+    """The source of a module in eval mode, or what `read_source` makes of a name or a path.
+
+    Args:
+        name: the artifact's name in place of the source's own.
+        context_length, vocab_size: of a module, see `source_of_module`.
+        said: what `read_source` takes beside the name; of no use for a module.
+
+    Raises:
+        SourceError, CheckpointError: as there; or what was said is not for this kind of source.
+    """
+    if isinstance(named, str | Path):
+        if given := [key for key, value in (("vocab_size", vocab_size),) if value is not None]:
+            raise SourceError(f"{', '.join(given)} is for a module, and {named} says it itself; leave it out")
+        source = read_source(str(named), **said)
+        if context_length is not None and context_length > source.context_length:
+            raise SourceError(
+                f"{named} has a context of {source.context_length}, less than {context_length}; leave it out"
+            )
+        source = replace(source, context_length=context_length or source.context_length)
+        return replace(source, name=name or source.name)
+    if given := [key for key in ("config_file", "heads", "weights") if said.get(key) is not None]:
+        raise SourceError(f"{', '.join(given)} is for a source by name, and this is a module; leave it out")
+    return source_of_module(
+        named,
+        name=name or type(named).__name__.lower(),
+        record={"kind": "module", "class": type(named).__qualname__},
+        vocab_size=vocab_size,
+        context_length=context_length,
     )
 
 

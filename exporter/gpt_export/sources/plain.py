@@ -170,6 +170,9 @@ def _old_style(part: nn.Module) -> list[tuple[int, Any]]:
 def _fold(part: nn.Module) -> None:
     """Puts the weights that `part` derives from others in their place, as its own code computes them."""
     if parametrize.is_parametrized(part):
+        kind = type(part)  # made for the module that was given, whose parametrization would go with its attributes
+        members = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+        part.__class__ = type(kind.__name__, kind.__bases__, members)
         with torch.no_grad():
             for name in list(part.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(part, str(name), leave_parametrized=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class Source:
     def signature(self, cache_dtype: CacheDType = "float32") -> Signature:
         """Inputs and outputs of the graph, whose cache, if it has one, holds `cache_dtype`."""
         return cached(self.answers.width, self.cache, cache_dtype) if self.cache else uncached(self.answers)
+
+    @property
+    def graph_head(self) -> Head:
+        """What the graph says of its ids: `answers`, or with a cache the scores of every position."""
+        return replace(self.answers, positions="all") if self.cache else self.answers
 
     @property
     def answers(self) -> Head:

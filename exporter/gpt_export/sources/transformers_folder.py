@@ -38,8 +38,8 @@ def is_transformers(path: Path) -> bool:
 def transformers_source(folder: Path, *, name: str) -> Source:
     """The source of the decoder in `folder`, its weights mapped where they lie in safetensors.
 
-    Nothing of the folder is run as code. Attention and experts are computed by plain tensor operators ("eager"), which
-    every model has and both roads to a graph follow.
+    Nothing of the folder is run as code. Attention is computed by plain tensor operators ("eager"), which every model
+    has and torch.export follows; experts by products of whole batches, since the plain ones ask which expert was hit.
 
     Raises:
         CheckpointError: the folder asks for code of its own or for quantised weights, holds no causal decoder that
@@ -124,7 +124,7 @@ def _plain_operators(transformers: Any) -> dict[str, str]:
     """Settings under which models are computed by operators that have an ONNX form; older versions know fewer."""
     chosen = {"attn_implementation": "eager"}
     if hasattr(transformers.PreTrainedModel, "get_correct_experts_implementation"):
-        chosen["experts_implementation"] = "eager"
+        chosen["experts_implementation"] = "batched_mm"
     return chosen
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from gpt_export.passes.cache.derive import DerivedCache, derive_cache
-from gpt_export.passes.cache.refusal import CacheRefusal
+from gpt_export.passes.cache.refusal import CacheRefusedError
 
-__all__ = ["CacheRefusal", "DerivedCache", "derive_cache"]
+__all__ = ["CacheRefusedError", "DerivedCache", "derive_cache"]

@@ -1,4 +1,4 @@
-"""Attention as dataflow: products of queries and keys, what becomes of their scores, and the product with the values."""
+"""Attention as dataflow: products of queries and keys, what their scores become, and the product with the values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def find_attentions(meaning: Meaning, graph: ir.Graph) -> list[Attention]:
     """Every attention of the graph, in order.
 
     Raises:
-        CacheRefusal: keys or values are of no form that can be cached.
+        CacheRefusedError: keys or values are of no form that can be cached.
     """
     depths = _depths(meaning, graph)
     return [_attention(meaning, node, depths[node]) for node in graph if node in meaning.found.mixes]
@@ -81,7 +81,9 @@ def _between(meaning: Meaning, weights: ir.Value) -> tuple[list[ir.Node], list[i
             leaves.append(value)
             continue
         nodes.append(node)
-        new = [each for each in node.inputs if each is not None and each not in seen and meaning.depends[each] == "data"]
+        new = [
+            each for each in node.inputs if each is not None and each not in seen and meaning.depends[each] == "data"
+        ]
         seen.update(new)
         stack.extend(new)
     return nodes, leaves
@@ -92,7 +94,9 @@ def _sees_columns(meaning: Meaning, node: ir.Node) -> bool:
     if node in meaning.found.mixes:
         return False
     values = [value for value in (*node.inputs, *node.outputs) if value is not None and value in meaning.facts]
-    return any(columns_of(of) for value in values if meaning.depends[value] == "data" for of in meaning.facts[value].axes)
+    return any(
+        columns_of(of) for value in values if meaning.depends[value] == "data" for of in meaning.facts[value].axes
+    )
 
 
 def _depths(meaning: Meaning, graph: ir.Graph) -> dict[ir.Node, int]:

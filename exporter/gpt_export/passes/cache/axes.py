@@ -29,14 +29,7 @@ ANY = -1
 """The product of columns in a value of positions alone, which may meet any."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Tokens that the data choose (a router's), in the data's own order; `source` names the choice."""
-
-    source: str
-
-
-Atom = int | str | Columns | Chosen
+Atom = int | str | Columns
 Axis = tuple[Atom, ...]
 Axes = tuple[Axis, ...]
 
@@ -61,12 +54,9 @@ class Sizes:
             return atom
         if isinstance(atom, Columns):
             return atom.front + self.length + atom.back
-        if isinstance(atom, Chosen):
-            return _CHOSEN_FACTOR * self.batch * self.length
         return self.batch if atom == BATCH else self.length
 
 
-_CHOSEN_FACTOR = 3
 TRIED = (Sizes(5, 7), Sizes(11, 13))
 """The sizes that tell axes apart: what went from 5 to 11 is the batch, from 7 to 13 the sequence."""
 
@@ -133,7 +123,7 @@ def _symbols(first: int, second: int) -> Axis | None:
 
 
 def regroup(axes: Axes, targets: Sequence[tuple[int, ...]]) -> Axes | None:
-    """`axes` read in order and cut into axes of the sizes `targets`, each at the sizes of `TRIED`; None if it cannot."""
+    """`axes` read in order and cut into axes of the sizes `targets`, each at the sizes of `TRIED`; or None."""
     atoms: list[Atom] = [atom for of in axes for atom in of]
     found: list[Axis] = []
     for target in targets:

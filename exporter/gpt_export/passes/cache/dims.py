@@ -142,4 +142,6 @@ class Writing:
         unknown = [i for i, each in enumerate(lengths) if each is None]
         if len(unknown) == 1:
             lengths[unknown[0]] = -1
-        return self.shape([self.length(of, rows) if each is None else each for each, of in zip(lengths, target, strict=True)])
+        return self.shape(
+            [self.length(of, rows) if each is None else each for each, of in zip(lengths, target, strict=True)]
+        )

@@ -30,10 +30,14 @@ from gpt_export.runtime.signature import BATCH as BATCH_DIM
 KINDS = ("key", "value")
 Level = Literal["new", "whole"]
 Task = tuple[ir.Value, Level]
+
+
 class Emitter:
     """Writes the cached graph of one plain graph."""
 
-    def __init__(self, graph: ir.Graph, meaning: Meaning, plans: Mapping[Attention, Plan], pairs: Sequence[Pair]) -> None:
+    def __init__(
+        self, graph: ir.Graph, meaning: Meaning, plans: Mapping[Attention, Plan], pairs: Sequence[Pair]
+    ) -> None:
         self._graph = graph
         self._meaning = meaning
         self._pairs = pairs
@@ -45,7 +49,10 @@ class Emitter:
             for product, key in zip(each.products, each.keys, strict=True)
             if key.factor != 1.0
         }
-        self._hides_before = {node for each, plan in plans.items() if plan.hide == "softmax" for node in each.softmaxes}
+        self._hides_before = {
+            node: plan.band for each, plan in plans.items() if plan.hide == "softmax" for node in each.softmaxes
+        }
+        self._masks = {node for plan in plans.values() for node in plan.masks}
         self._hides_behind = {
             product.node for each, plan in plans.items() if plan.hide == "scores" for product in each.products
         }
@@ -93,7 +100,7 @@ class Emitter:
         for i, pair in enumerate(self._pairs):
             cache = pair.shape()
             for kind, width in zip(KINDS, (cache.key_dim, cache.value_dim), strict=True):
-                dims = [BATCH_DIM, cache.n_heads, PAST, width]
+                dims: list[int | str] = [BATCH_DIM, cache.n_heads, PAST, width]
                 self._past.append(_input(f"past_key_values.{i}.{kind}", ir.DataType.FLOAT, dims))
         return weights
 
@@ -135,7 +142,7 @@ class Emitter:
         node = value.producer()
         assert node is not None
         step = self._meaning.steps[node]
-        if level == "whole" and node in self._skipped:
+        if (level == "whole" and node in self._skipped) or node in self._masks:
             step = Step(step.outputs, alias=next(i for i, each in enumerate(node.inputs) if self._is_data(each)))
         if step.alias is not None:
             source = node.inputs[step.alias]
@@ -170,7 +177,7 @@ class Emitter:
         axes = self._meaning.facts[value].axes
         if step.aligned and level == "new":
             output = step.outputs[0]
-            return self._positions.aligned(node, value, output, len(output), full=node.op_type == "Concat")
+            return self._positions.aligned(node, value, output, len(output), step.full)
         if all(is_constant(of) for of in axes):
             return self._positions.total(value, "one")
         raise refuse(node, "combines data with a table of positions in a way that the pass does not know")
@@ -190,7 +197,8 @@ class Emitter:
             scale = self._writing.constant(factor, np.float32)
             inputs[place] = self._writing.node("Mul", [inputs[place], scale], f"{node.name}/scaled_query")
         if node in self._hides_before:
-            bias = self._padding.bias(node, self._meaning.facts[node.outputs[0]].axes)
+            axes = self._meaning.facts[node.outputs[0]].axes
+            bias = self._padding.bias(node, axes, self._hides_before[node])
             inputs[0] = self._writing.node("Add", [inputs[0], bias], f"{node.name}/padding")
         return inputs
 

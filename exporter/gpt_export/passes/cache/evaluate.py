@@ -38,7 +38,7 @@ class Evaluator:
         self._weights = weights
         self._opset = opset
         self._known: dict[Sizes, dict[ir.Value, Array]] = {}
-        self._operators: dict[ir.Node, Any] = {}
+        self._operators: dict[object, Callable[[list[Array | None]], Any]] = {}
         self.unknown: set[ir.Value] = set()
         """Weights that were given random numbers."""
 
@@ -49,7 +49,7 @@ class Evaluator:
             given: arrays of values that stand for themselves; what depends on them is added to it.
 
         Raises:
-            CacheRefusal: an operator on the way cannot be evaluated.
+            CacheRefusedError: an operator on the way cannot be evaluated.
         """
         known = self._known.setdefault(sizes, {})
         stack = [value]
@@ -103,18 +103,21 @@ class Evaluator:
         """What `node` gives for `inputs`.
 
         Raises:
-            CacheRefusal: ONNX's reference evaluator cannot run it.
+            CacheRefusedError: ONNX's reference evaluator cannot run it.
         """
-        if node not in self._operators:
+        if node.op_type == "Constant":
+            return [_constant(node)]
+        key = kind_of(node)
+        if key not in self._operators:
             try:
-                self._operators[node] = _operator(node, self._opset)
+                self._operators[key] = _operator(node, self._opset)
             except Exception as error:  # load_op raises several kinds for what it does not know
                 raise refuse(node, "cannot be evaluated, and what it gives depends on positions") from error
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
         try:
             with np.errstate(all="ignore"):
-                return list(self._operators[node](inputs))
+                return list(self._operators[key](inputs))
         except Exception as error:
             raise refuse(node, f"cannot be evaluated ({type(error).__name__}: {error})") from error
 
@@ -134,7 +137,8 @@ class Evaluator:
         layout = layout_of(value)
         name = layout.sources[0] if layout and len(layout.sources) == 1 else ""
         if name in self._weights:
-            return self._weights[name]()
+            array = self._weights[name]()
+            return array if array.shape == shape else np.stack((array.real, array.imag), axis=-1)  # complex
         self.unknown.add(value)
         assert value.dtype is not None
         kind = value.dtype.numpy()
@@ -142,6 +146,23 @@ class Evaluator:
         if np.issubdtype(kind, np.floating):
             return random.standard_normal(shape).astype(kind)
         return np.zeros(shape, kind)
+
+
+def _constant(node: ir.Node) -> Array:
+    """The number or the tensor of a Constant."""
+    tensor = ir.convenience.get_const_tensor(node.outputs[0])
+    assert tensor is not None
+    return tensor.numpy()
+
+
+def kind_of(node: ir.Node) -> object:
+    """What tells operators apart: equal ones are made once."""
+    attributes = tuple(sorted((name, _plain(attr.value)) for name, attr in node.attributes.items()))
+    return node.domain, node.op_type, attributes, tuple(value is None for value in node.inputs), len(node.outputs)
+
+
+def _plain(value: object) -> str:
+    return repr(value.numpy().tolist()) + str(value.dtype) if isinstance(value, ir.TensorProtocol) else repr(value)
 
 
 def _operator(node: ir.Node, opset: int) -> Callable[[list[Array | None]], Any]:
@@ -160,7 +181,10 @@ def _operator(node: ir.Node, opset: int) -> Callable[[list[Array | None]], Any]:
     except Exception:  # operators that are functions of others need a whole evaluator
         used = [name for name in proto.input if name]
         graph = onnx.helper.make_graph(
-            [proto], "one", [onnx.ValueInfoProto(name=n) for n in used], [onnx.ValueInfoProto(name=n) for n in proto.output]
+            [proto],
+            "one",
+            [onnx.ValueInfoProto(name=n) for n in used],
+            [onnx.ValueInfoProto(name=n) for n in proto.output],
         )
         whole = ReferenceEvaluator(
             onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.domain, opset)])

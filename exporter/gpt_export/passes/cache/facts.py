@@ -8,6 +8,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from gpt_export.passes.cache.axes import Axes
+from gpt_export.passes.cache.refusal import CacheRefusedError
 
 Depends = Literal["nothing", "positions", "data"]
 """On what a value depends: on weights alone, on the sizes of the input too, or on the ids."""
@@ -19,14 +20,11 @@ class Fact:
 
     axes: Axes
     depends: Depends
-    chosen_index: str | None = None
-    """Set where a value holds, along an axis of `Chosen` tokens, which token each is."""
-    masks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An argument of an operator that is not read from the graph but written anew: the sizes of `axes`, or `numbers`."""
+    """An argument of an operator that is not read from the graph but written: the sizes of `axes`, or `numbers`."""
 
     axes: Axes = ()
     numbers: tuple[int, ...] | None = None
@@ -45,5 +43,11 @@ class Step:
     """Inputs whose rows are read at every position, past ones included: keys and values."""
     aligned: bool = False
     """Whether inputs broadcast against the output, so that those of positions align with its axes from the right."""
+    full: bool = False
+    """Whether inputs must have the output's axes at their whole length: they are joined, not broadcast."""
+    last: bool = False
+    """Whether the node keeps the last position alone, which is left out: all new positions are kept."""
+    unread: CacheRefusedError | None = None
+    """Why what comes out must not be read, while its shape may be."""
     attributes: dict[str, ir.Attr] = field(default_factory=dict)
     """Attributes that differ from the node's own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from gpt_export.passes.building import constant
 from gpt_export.passes.cache.einsums import rewrite_einsum
@@ -16,6 +16,7 @@ def normalise(model: ir.Model) -> None:
     and picked from becomes slices; Einsum becomes MatMul between transpositions.
     """
     _casts(model)
+    RemoveUnusedNodesPass()(model)
     for node in list(model.graph):
         if node.op_type == "SplitToSequence":
             _slices(model.graph, node)
@@ -42,34 +43,44 @@ def _kind(node: ir.Node) -> ir.DataType | None:
 
 
 def _slices(graph: ir.Graph, split: ir.Node) -> None:
-    """SequenceAt of a SplitToSequence is a Slice, where the sizes and the place are constants."""
-    if len(split.inputs) < 2 or split.inputs[1] is None:
-        return
-    sizes = ir.convenience.get_const_tensor(split.inputs[1], propagate_shared=True) or _folded(split.inputs[1])
+    """SequenceAt of a SplitToSequence is a Slice, where sizes and place are constants; one entry is a Gather."""
+    given = split.inputs[1] if len(split.inputs) > 1 else None
+    sizes = None if given is None else _folded(given)
     axis = split.attributes["axis"].as_int() if "axis" in split.attributes else 0
     for use in list(split.outputs[0].uses()):
         picked = use.node
-        at = None if picked.op_type != "SequenceAt" else picked.inputs[1]
-        place = None if at is None else ir.convenience.get_const_tensor(at) or _folded(at)
-        if sizes is None or place is None:
+        place = _folded(picked.inputs[1]) if picked.op_type == "SequenceAt" and picked.inputs[1] is not None else None
+        if place is None or (given is not None and sizes is None):
             return
-        start, end = _bounds(sizes, int(place.numpy().reshape(())))
-        name = str(picked.name)
-        numbers = [constant(f"{name}/{what}", [n]) for what, n in (("start", start), ("end", end), ("axis", axis))]
-        graph.insert_before(picked, numbers)
-        cut = ir.node("Slice", [split.inputs[0], *(each.outputs[0] for each in numbers)], name=name)
-        _replace(graph, picked, cut, picked.outputs[0])
+        at = int(place.numpy().reshape(()))
+        _pick(graph, split, picked, axis, None if sizes is None else _bounds(sizes, at), at)
     graph.remove(split, safe=True)
 
 
+def _pick(graph: ir.Graph, split: ir.Node, picked: ir.Node, axis: int, bounds: tuple[int, int] | None, at: int) -> None:
+    name = str(picked.name)
+    keeps = "keepdims" not in split.attributes or bool(split.attributes["keepdims"].as_int())
+    if bounds is None and not keeps:
+        index = constant(f"{name}/index", at)
+        graph.insert_before(picked, index)
+        made = ir.node("Gather", [split.inputs[0], index.outputs[0]], attributes={"axis": axis}, name=name)
+    else:
+        start, end = bounds or (at, at + 1)
+        numbers = [constant(f"{name}/{what}", [n]) for what, n in (("start", start), ("end", end), ("axis", axis))]
+        graph.insert_before(picked, numbers)
+        made = ir.node("Slice", [split.inputs[0], *(each.outputs[0] for each in numbers)], name=name)
+    _replace(graph, picked, made, picked.outputs[0])
+
+
 def _folded(value: ir.Value) -> ir.TensorProtocol | None:
-    """The tensor of a constant behind casts and reshapes of one number."""
-    node = value.producer()
-    while node is not None and node.op_type in ("Cast", "Identity") and node.inputs[0] is not None:
-        tensor = ir.convenience.get_const_tensor(node.inputs[0])
+    """The tensor of a constant, also behind casts."""
+    found: ir.Value | None = value
+    while found is not None:
+        tensor = ir.convenience.get_const_tensor(found)
         if tensor is not None:
             return tensor
-        node = node.inputs[0].producer()
+        node = found.producer()
+        found = node.inputs[0] if node is not None and node.op_type in ("Cast", "Identity") else None
     return None
 
 

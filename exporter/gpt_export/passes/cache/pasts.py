@@ -1,4 +1,4 @@
-"""Keys and values as the cache holds them, (batch, heads, positions, width), and back to the form that a graph reads."""
+"""Keys and values as the cache holds them, (batch, heads, positions, width), and back to what a graph reads."""
 
 from __future__ import annotations
 

@@ -22,8 +22,6 @@ from gpt_export.runtime.signature import POSITION_IDS
 Array = np.ndarray
 HEAD_MULTIPLE = 8
 """GroupQueryAttention takes heads whose width is a multiple of this."""
-ROTATED_MULTIPLE = 16
-"""It turns a multiple of so many numbers of a head (onnxruntime 1.32)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +88,11 @@ class Reader:
             NoSiteError, OtherScoresError: it is nothing that the operator does; the message says what.
             UnknownValueError: a part cannot be run.
         """
-        _, kv_heads, _, width = (0 if dim is None else dim for dim in site.past_key.shape or ())
-        value_width = (site.past_value.shape or ())[3]
-        if width != value_width or int(width) % HEAD_MULTIPLE:
-            raise NoSiteError(f"its keys are {width} wide and its values {value_width}")
-        kv, d = int(kv_heads), int(width)
+        assert site.past_key.shape is not None
+        assert site.past_value.shape is not None
+        kv, d, value_width = (int(dim) for dim in (*site.past_key.shape[1::2], site.past_value.shape[3]))  # type: ignore[arg-type]
+        if d != value_width or d % HEAD_MULTIPLE:
+            raise NoSiteError(f"its keys are {d} wide and its values {value_width}")
         probe = self._probe
         heads = int(np.prod(shapes[site.query])) // (probe.batch * probe.new * d)
         if heads < 1 or heads % kv:
@@ -158,7 +156,7 @@ class Reader:
         for key in self._candidates(site.new_key, kv * d, shapes):
             turn = self._map(key, site.new_key, kv, d)
             rotation = _attempt(find_rotation, turn, kv, d, self._context)
-            if rotation is None or rotation.width % ROTATED_MULTIPLE:
+            if rotation is None:
                 continue
             if not _attempt(turns_as, turn, rotation, kv, d, self._context):
                 continue

@@ -11,6 +11,13 @@ from gpt_export.weights.layout import layout_of
 
 _OF_THE_SHAPE_ALONE = frozenset({"Shape", "Size"})
 _PAST = "past_key_values."
+ELEMENTWISE = frozenset(
+    {
+        *("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Neg", "Abs", "Exp", "Log", "Max", "Min", "Clip"),
+        *("Tanh", "Erf", "Sigmoid", "Softplus", "Relu", "Cast", "CastLike", "Identity"),
+    }
+)
+"""Operators that compute each number from the numbers at its place."""
 
 
 class Dataflow:
@@ -25,11 +32,18 @@ class Dataflow:
         }
         self._graph = graph
         self._from: dict[str, set[ir.Value]] = {}
+        self._varying = {value for value in graph.inputs if layout_of(value) is None}
         self._order: dict[ir.Node, int] = {}
         for index, node in enumerate(graph):
             self._order[node] = index
+            if any(value in self._varying for value in node.inputs):
+                self._varying.update(node.outputs)
             if node.op_type not in _OF_THE_SHAPE_ALONE and any(value in self._data for value in node.inputs):
                 self._data.update(node.outputs)
+
+    def varies_beside_data(self, node: ir.Node) -> bool:
+        """Whether `node` reads, beside data, what depends on the mask, the positions or the sizes of a text."""
+        return any(value in self._varying and value not in self._data for value in node.inputs)
 
     def depends_on(self, value: ir.Value, name: str) -> bool:
         """Whether `value` is computed from the input called `name`."""
@@ -89,6 +103,16 @@ class Dataflow:
             for out in node.outputs:
                 found[out] = None
                 waiting += [reader for reader in self.readers(out) if reader not in seen and reader not in waiting]
+        return list(found)
+
+    def behind(self, node: ir.Node) -> list[ir.Value]:
+        """What is computed from `node` before the next product with a weight."""
+        found: dict[ir.Value, None] = dict.fromkeys(node.outputs)
+        for value in (waiting := list(found)):
+            for reader in self.readers(value):
+                if not multiplies_weight(reader):
+                    waiting += [out for out in reader.outputs if out not in found]
+                    found.update(dict.fromkeys(reader.outputs))
         return list(found)
 
     def joins(self, values: Iterable[ir.Value]) -> list[ir.Node]:

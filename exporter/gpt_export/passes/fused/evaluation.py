@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -53,13 +53,15 @@ class Evaluator:
         found = dict(zip(wanted, _run(self._opset, protos, feeds, [str(value.name) for value in wanted]), strict=True))
         return [given[target] if target in given else found[target] for target in targets]
 
-    def shapes(self, targets: Iterable[ir.Value], given: Mapping[ir.Value, Array]) -> dict[ir.Value, tuple[int, ...]]:
+    def shapes(self, targets: Sequence[ir.Value], given: Mapping[ir.Value, Array]) -> dict[ir.Value, tuple[int, ...]]:
         """The shapes of `targets` where the graph's inputs are `given`.
 
         No weight is read: products with large weights are replaced by sums over what they reduce, and other weights by
         zeros, which leaves every shape as it is.
         """
         wanted = list(dict.fromkeys(target for target in targets if target not in given))
+        if not wanted:
+            return {target: tuple(given[target].shape) for target in targets}
         nodes, leaves = _cone(wanted, set(given))
         protos: list[onnx.NodeProto] = []
         replaced: set[ir.Value] = set()

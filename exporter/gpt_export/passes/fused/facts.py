@@ -10,6 +10,14 @@ import onnx_ir as ir
 from gpt_export.passes.fused.scores import Bias
 
 _KEY = "gpt_export_attention"
+_COUNTS = "gpt_export_fused_counts"
+NORMS = (
+    "LayerNormalization",
+    "SkipLayerNormalization",
+    "SimplifiedLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+)
+ACTIVATIONS = ("FastGelu", "BiasGelu", "Gelu", "QuickGelu")
 Turned = Literal["not", "halves", "interleaved", "in front"]
 
 
@@ -46,3 +54,15 @@ def attention_facts(model: ir.Model) -> tuple[AttentionFacts, ...]:
     """What `set_attention_facts` left; nothing where attention was not looked at."""
     facts: tuple[AttentionFacts, ...] = model.meta.get(_KEY, ())
     return facts
+
+
+def set_found(model: ir.Model, what: str, operators: tuple[str, ...]) -> None:
+    """Leaves with the model how many of `operators` it has, as `what` was found in it."""
+    count = sum(node.op_type in operators for node in model.graph)
+    model.meta[_COUNTS] = {**model.meta.get(_COUNTS, {}), what: count}
+
+
+def found(model: ir.Model) -> dict[str, int]:
+    """What `set_found` left, by what was found."""
+    counts: dict[str, int] = model.meta.get(_COUNTS, {})
+    return counts

@@ -16,7 +16,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from torch import Tensor
 
 from gpt_export.passes.building import CONTRIB, name_outputs
-from gpt_export.passes.fused.attention_inputs import AttentionInputs
+from gpt_export.passes.fused.attention_inputs import AttentionInputs, packed_operands
 from gpt_export.passes.fused.attention_reading import Reader, Reading
 from gpt_export.passes.fused.attention_sites import NoSiteError, Site, sites
 from gpt_export.passes.fused.dataflow import Dataflow
@@ -51,7 +51,7 @@ class FuseGroupedAttention(InPlacePass):
         flow = Dataflow(graph)
         evaluate = Evaluator(model, self._weights)
         reader = Reader(graph, flow, evaluate, self._context)
-        inputs = AttentionInputs(graph)
+        inputs = AttentionInputs(graph, reader)
         found = {layer: site for layer, site in sites(graph, flow).items() if not _is_fused(graph, layer)}
         known = [site for site in found.values() if isinstance(site, Site)]
         try:
@@ -72,7 +72,10 @@ class FuseGroupedAttention(InPlacePass):
                 facts.append(AttentionFacts(layer=layer, plain=str(error)))
         if found:
             set_attention_facts(model, sorted([*_kept(model, found), *facts], key=lambda each: each.layer))
-        return PassResult(model, modified=any(each.plain is None for each in facts))
+        modified = any(each.plain is None for each in facts)
+        if modified:
+            model.opset_imports.setdefault(CONTRIB, 1)
+        return PassResult(model, modified=modified)
 
 
 def _is_fused(graph: ir.Graph, layer: int) -> bool:
@@ -163,9 +166,12 @@ def _difference_at(reading: Reading, fused: list[ir.Value], reader: Reader, prob
     given = reader.inputs(probe)
     for value in (site.past_key, site.past_value):
         given[value] = rng.normal(size=given[value].shape).astype(np.float32)
+    flats = []
     for raw in (reading.query, reading.key, reading.new_value):
-        flat = rng.normal(size=(probe.batch, probe.new, raw.form.width)).astype(np.float32)
-        given[raw.value] = raw.form.laid_out(flat)
+        flats.append(rng.normal(size=(probe.batch, probe.new, raw.form.width)).astype(np.float32))
+        given[raw.value] = raw.form.laid_out(flats[-1])
+    if packed := packed_operands(reading):
+        given[packed] = np.concatenate(flats, axis=-1)
     plain = reader.evaluate([reading.out.value, site.present_key, site.present_value], given)
     found = reader.evaluate(fused, given)
     real = probe.real

@@ -36,7 +36,7 @@ class Probe:
     @property
     def positions(self) -> Array:
         """int64 (batch, new): how many tokens that are no padding stand in front."""
-        return np.maximum(np.cumsum(self.mask, axis=1) - 1, 0)[:, self.past :]
+        return np.asarray(np.maximum(np.cumsum(self.mask, axis=1) - 1, 0)[:, self.past :])
 
     @property
     def real(self) -> Array:

@@ -26,7 +26,9 @@ class SizesOfData:
     def __init__(self, graph: ir.Graph, flow: Dataflow) -> None:
         self._graph = graph
         self._read = [
-            node for node in graph if node.op_type == "Shape" and node.inputs[0] in flow and node.inputs[0].producer()
+            node
+            for node in graph
+            if node.op_type == "Shape" and (value := node.inputs[0]) is not None and value in flow and value.producer()
         ]
         self._known: dict[ir.Node, list[tuple[int, tuple[int, ...] | None]]] = {}
         self._shapes: dict[ir.Value, tuple[int, ...]] = {}

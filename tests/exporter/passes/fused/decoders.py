@@ -313,6 +313,9 @@ def _traced(decoder: Decoder, signature: Signature, examples: tuple[Tensor, ...]
 def weights_to_inputs(model: ir.Model, signature: Signature) -> None:
     """Names and dims of the signature, and an input with a layout for each initializer that is a weight."""
     graph = model.graph
+    if len(graph.inputs) == len(signature.inputs):
+        for value, spec in zip(graph.inputs, signature.inputs, strict=True):
+            value.name = spec.name
     given = {value.name: value for value in graph.inputs}
     graph.inputs.clear()
     for spec in signature.inputs:  # an input that nothing reads is left out where it is traced

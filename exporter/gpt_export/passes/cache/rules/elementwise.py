@@ -6,17 +6,82 @@ from gpt_export.passes.cache.axes import TRIED, Axis, columns_of, holds_rows
 from gpt_export.passes.cache.facts import Step
 from gpt_export.passes.cache.rules.reading import Reading, Rule
 
-_SAME_FORM = """
-    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Celu Clip
-    Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less
-    LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin
-    Sinh Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Where Xor
-""".split()
+_SAME_FORM = [
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Add",
+    "And",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Cast",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Cos",
+    "Cosh",
+    "Div",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "Greater",
+    "GreaterOrEqual",
+    "HardSigmoid",
+    "HardSwish",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "Max",
+    "Mean",
+    "Min",
+    "Mish",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "PRelu",
+    "Pow",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Sub",
+    "Sum",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "Where",
+    "Xor",
+]
 
 
 def broadcast(reading: Reading) -> Step:
     """The output has the axes of the inputs, aligned from the right."""
     inputs = [i for i, value in enumerate(reading.node.inputs) if value is not None]
+    if len(inputs) == 1 and reading.node.op_type in ("Max", "Min", "Sum", "Mean"):
+        return Step((reading.axes(),), alias=0)
     rank = max(len(reading.axes(i)) for i in inputs)
     axes = tuple(_meet(reading, inputs, place - rank) for place in range(rank))
     if sum(holds_rows(of) for of in axes) > 1:
@@ -51,6 +116,9 @@ def _both_columns(a: Axis, b: Axis) -> bool:
 
 def same(reading: Reading) -> Step:
     """The output is the input."""
+    training = reading.arrays(2) if reading.node.op_type == "Dropout" else None
+    if training is not None and any(bool(each) for each in training):
+        raise reading.refuse("is random: it drops entries as in training")
     return Step((reading.axes(),) * len(reading.node.outputs), alias=0)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from gpt_export.passes.cache.axes import (
+    ROWS,
     TRIED,
     Axes,
     Axis,
@@ -126,24 +127,34 @@ def cut(reading: Reading) -> Step:
     assert starts is not None
     assert ends is not None
     rows: list[tuple[int, int, int, int]] = []
+    last = False
     for k, place in enumerate(place % len(axes) for place in places):
         ranges = [
-            range(*slice(_bound(starts[t][k], steps[k]), _bound(ends[t][k], steps[k]), steps[k]).indices(sizes.of(axes[place])))
+            range(
+                *slice(_bound(starts[t][k], steps[k]), _bound(ends[t][k], steps[k]), steps[k]).indices(
+                    sizes.of(axes[place])
+                )
+            )
             for t, sizes in enumerate(TRIED)
         ]
         if all(each == range(sizes.of(axes[place])) for each, sizes in zip(ranges, TRIED, strict=True)):
+            continue
+        if axes[place] == (ROWS,) and all(
+            list(each) == [sizes.length - 1] for each, sizes in zip(ranges, TRIED, strict=True)
+        ):
+            last = True
             continue
         kept, start, end = _kept(reading, axes[place], ranges, (starts[0][k], ends[0][k]))
         axes[place] = kept
         rows.append((start, end, place, steps[k]))
     if not rows:
-        return Step((tuple(axes),), alias=0)
+        return Step((tuple(axes),), alias=0, last=last)
     written = {i + 1: Written(numbers=numbers) for i, numbers in enumerate(zip(*rows, strict=True))}
-    return Step((tuple(axes),), written=written)
+    return Step((tuple(axes),), written=written, last=last)
 
 
 def _bound(number: int, step: int) -> int | None:
-    """A bound as Python's slices read it: ONNX says with the smallest number that a backward slice ends at the front."""
+    """A bound as Python's slices read it: ONNX ends a backward slice at the front by the smallest number."""
     return None if step < 0 and number <= -(2**62) else number
 
 
@@ -197,7 +208,7 @@ def concat(reading: Reading) -> Step:
             if k != place and (of != wanted if reading.is_data(i) else not same_size):
                 raise reading.refuse("joins axes of different meaning")
     axes: Axes = (*reading.axes(lead)[:place], joined, *reading.axes(lead)[place + 1 :])
-    return Step((axes,), aligned=True)
+    return Step((axes,), aligned=True, full=True)
 
 
 def _joined(reading: Reading, parts: list[Axis]) -> Axis:

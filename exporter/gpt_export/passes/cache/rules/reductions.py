@@ -6,11 +6,20 @@ from collections.abc import Sequence
 
 from gpt_export.passes.cache.axes import columns_of, holds_rows, is_constant
 from gpt_export.passes.cache.facts import Step
-from gpt_export.passes.cache.rules.reading import OverRows, Reading, Rule
+from gpt_export.passes.cache.rules.reading import OverRowsError, Reading, Rule
 
-_REDUCERS = """
-    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
-""".split()
+_REDUCERS = [
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+]
 
 _OVER_COLUMNS = frozenset({"ReduceMax", "ReduceSum", "ReduceLogSumExp"})
 
@@ -42,7 +51,9 @@ def _check_features(reading: Reading, places: Sequence[int]) -> None:
             continue  # a Softmax that is written out; what it gives is tried on numbers
         if not is_constant(of):
             what = "the sequence" if holds_rows(of) or columns_of(of) else "the batch"
-            raise reading.refuse(f"works along {what}")
+            raise reading.refuse(
+                f"works along {what}, which is not causal" if what != "the batch" else f"works along {what}"
+            )
 
 
 def along(reading: Reading) -> Step:
@@ -56,7 +67,7 @@ def along(reading: Reading) -> Step:
     if reading.node.op_type == "Softmax" and holds_rows(axes[place]):
         others = [each for each in map(columns_of, axes) if each is not None]
         if others:
-            raise OverRows(reading.node, reading.found.products[others[0].product])
+            raise OverRowsError(reading.node, reading.found.products[others[0].product])
     _check_features(reading, [place])
     return Step((axes,) * len(reading.node.outputs))
 
