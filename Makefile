@@ -10,14 +10,24 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 ARTIFACT := artifacts/dummy-124m
 CONSUMERS := .consumers
 
-.PHONY: export test lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
+.PHONY: export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
 	bench-stages versions screenshot web-screenshot clean
 
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
 
+# Files of tests are shared out between two processes, which share what they export (tests/sharing.py).
+JOBS ?= 2
+
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
+
+# The tests that run a model and compare its numbers, as a processor without AVX-512 and AMX rounds them.
+FLOATS := tests/models tests/integration tests/mutations \
+	$(addprefix tests/exporter/,bench gate graph passes pipeline runtime weights)
+
+test-avx2:
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE $(MAKE) test TESTS="$(FLOATS)"
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -72,7 +72,7 @@ def graph_child(name: str) -> list[dict[str, Any]]:
     from gpt_export.graph.script import script, script_cached
     from gpt_export.graph.to_onnx import to_onnx
     from gpt_export.passes import portable_passes, run_passes
-    from gpt_export.runtime.signature import CacheShape, cached, example_sizes, uncached
+    from gpt_export.runtime.signature import CacheShape, Head, cached, example_sizes, uncached
     from gpt_export.sources.gpt import GPT2_SIZES
     from gpt_export_models.blank import blank
     from gpt_export_models.config import GPT_CONFIG_124M, GPTConfig
@@ -83,7 +83,7 @@ def graph_child(name: str) -> list[dict[str, Any]]:
     sizes = GPT2_SIZES.get(name, {})
     config = GPTConfig.from_dict(GPT_CONFIG_124M | sizes)
     cache = CacheShape.alike(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim)
-    signature = cached(config.vocab_size, cache) if sizes else uncached(config.vocab_size)
+    signature = cached(config.vocab_size, cache) if sizes else uncached(Head(width=config.vocab_size))
     skeleton = blank(lambda: GPTDecoder(config) if sizes else DummyGPTModel(config))
     stopwatch("script")
     scripted = script_cached(skeleton, config.n_layers) if sizes else script(skeleton)

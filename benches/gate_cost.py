@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "compare": ((validate, "compare"), (validate, "open_case")),
     "weights": ((comparison, "check_weights"),),
     "layers": ((select, "trace"),),
-    "loading": ((comparison.Session, "open"), (activations, "session_with_outputs"), (trace.onnx, "load")),
+    "loading": ((comparison.Session, "of"), (activations, "session_with_outputs"), (trace.onnx, "load")),
 }
 """By part, the functions that do it; a part that another one calls is taken out of the other's time."""
 

@@ -98,6 +98,28 @@ def noise_table(values: Mapping[str, Any]) -> str:
     return f"{machine_line(values)}\n\n{len(values['models'])} models, {count} cases:\n\n{shown}"
 
 
+def roads_table(values: Mapping[str, Any]) -> str:
+    """Each way from a module to its graph, size by size."""
+    parts = [machine_line(values)]
+    for size, ways in values["sizes"].items():
+        rows = [
+            [
+                f"`{way}`",
+                range_of(found["seconds"], 1),
+                range_of(found["rss_mb"], 0),
+                range_of(found["anon_mb"], 0),
+                str(found["nodes"]),
+                str(found["runs"]),
+            ]
+            for way, found in sorted(ways.items(), key=lambda item: item[1]["seconds"]["median"])
+        ]
+        head = ["", "seconds", "peak RSS, MB", "peak anonymous, MB", "nodes", "runs"]
+        parts.append(f"{size}:\n\n{table(head, rows)}")
+    target = values["target"]
+    parts.append(f"To reach by both roads: under {target['limit_mb']:g} MB of RSS; {met(target['met'])}.")
+    return "\n\n".join(parts)
+
+
 BLOCKS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "decode": ("decode", decode_doc.targets_table),
     "decode-all": ("decode", decode_doc.everyone_table),
@@ -106,6 +128,7 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "noise": ("noise", noise_table),
     "peers": ("export-peers", peers_table),
     "quality": ("quality", decode_doc.quality_table),
+    "roads": ("roads", roads_table),
 }
 """By marker, the result that is read and the text that is made of it."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -27,15 +28,24 @@ from torch import nn
 
 from tests import samples
 from tests.byte_gpt import save_byte_gpt
+from tests.sharing import WORKER, made_once, threads_of_this_process
+from tests.signals import let_children_be_interrupted
 from tests.trained_gpt import HELD_OUT, TEXTS, save_trained_gpt
 
 GPT_EXPORT = str(Path(sys.executable).with_name("gpt-export"))
 """The console script of the environment that runs the tests."""
+TRAINED = Path("checkpoint") / "model.pth"
+
+
+def pytest_configure() -> None:
+    let_children_be_interrupted()
+    if WORKER in os.environ:  # children too keep to their share of the cores
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads_of_this_process()))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def few_threads() -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(threads_of_this_process())
 
 
 @dataclass(frozen=True)
@@ -100,10 +110,14 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, run_command: Callable[..., Run]) -> tuple[Path, Run]:
     """The main job, run once as a user runs it: the 124M skeleton's artifact, and what the command said."""
-    folder = tmp_path_factory.mktemp("main") / "dummy-124m"
-    run = run_command("onnx", "--output", folder, "--json")
-    assert run.code == 0, run.err
-    return folder, run
+
+    def make(folder: Path) -> None:
+        run = run_command("onnx", "--output", folder / "dummy-124m", "--json")
+        assert run.code == 0, run.err
+        (folder / "run.json").write_text(json.dumps(dataclasses.asdict(run)), encoding="utf-8")
+
+    folder = made_once(tmp_path_factory, "main", make)
+    return folder / "dummy-124m", Run(**json.loads((folder / "run.json").read_text("utf-8")))
 
 
 @pytest.fixture(scope="session")
@@ -137,11 +151,12 @@ def export_tiny(tmp_path: Path) -> Callable[..., Artifact]:
 
 @pytest.fixture(scope="session")
 def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "artifact"
-    gpt_export.export(
-        samples.tiny_dummy(), folder, context_length=samples.CONTEXT, vocab_size=samples.VOCAB, name="tiny"
-    )
-    return folder
+    sizes = {"context_length": samples.CONTEXT, "vocab_size": samples.VOCAB}
+
+    def make(folder: Path) -> None:
+        gpt_export.export(samples.tiny_dummy(), folder / "artifact", name="tiny", **sizes)
+
+    return made_once(tmp_path_factory, "tiny", make) / "artifact"
 
 
 @pytest.fixture
@@ -168,45 +183,58 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         sys.modules.pop(name, None)
 
 
-def _export_saved(saved: tuple[Path, Path], output: Path, *, cached: bool = True, **config: Any) -> Path:
-    path, config_file = saved
-    source = checkpoint_source(path, config_file=config_file, cached=cached)
-    return stages.export(source, ExportConfig(**config), output).folder
+SavedExport = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def byte_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def export_saved(tmp_path_factory: pytest.TempPathFactory) -> SavedExport:
+    """Exports the small GPT over bytes (`tests.byte_gpt`) under a name, once; gives the artifact's folder."""
+
+    def export(name: str, *, tokenizer: bool = True, cached: bool = True, **config: Any) -> Path:
+        def make(folder: Path) -> None:
+            path, config_file = save_byte_gpt(folder / "checkpoint", tokenizer=tokenizer)
+            source = checkpoint_source(path, config_file=config_file, cached=cached)
+            stages.export(source, ExportConfig(**config), folder / "artifact")
+
+        return made_once(tmp_path_factory, name, make) / "artifact"
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def byte_original(export_saved: SavedExport) -> Path:
     """The artifact of a small GPT over bytes (`tests.byte_gpt`) with its tokenizer. Read it, never change it."""
-    folder = tmp_path_factory.mktemp("bytes")
-    return _export_saved(save_byte_gpt(folder / "checkpoint"), folder / "artifact")
+    return export_saved("bytes")
 
 
 @pytest.fixture(scope="session")
-def byte_uncached(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def byte_uncached(export_saved: SavedExport) -> Path:
     """As `byte_original`, from ids to logits without a cache."""
-    folder = tmp_path_factory.mktemp("uncached")
-    return _export_saved(save_byte_gpt(folder / "checkpoint"), folder / "artifact", cached=False)
+    return export_saved("uncached", cached=False)
 
 
 @pytest.fixture(scope="session")
-def byte_portable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def byte_portable(export_saved: SavedExport) -> Path:
     """As `byte_original`, in standard operators alone."""
-    folder = tmp_path_factory.mktemp("portable")
-    return _export_saved(save_byte_gpt(folder / "checkpoint"), folder / "artifact", profile="portable")
+    return export_saved("portable", profile="portable")
 
 
 @pytest.fixture(scope="session")
-def byte_variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def byte_variants(export_saved: SavedExport) -> Path:
     """As `byte_original`, in every precision; its weights are too few and too random for the gates of the others."""
-    folder = tmp_path_factory.mktemp("variants")
-    config = {"precisions": ("fp32", "fp16", "int8", "int4"), "gate": "report"}
-    return _export_saved(save_byte_gpt(folder / "checkpoint"), folder / "artifact", **config)
+    return export_saved("variants", precisions=("fp32", "fp16", "int8", "int4"), gate="report")
+
+
+@pytest.fixture(scope="session")
+def ids_alone(export_saved: SavedExport) -> Path:
+    """As `byte_original`, without a tokenizer."""
+    return export_saved("ids", tokenizer=False)
 
 
 @pytest.fixture(scope="session")
 def trained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small trained GPT (`tests.trained_gpt`), its configuration and tokenizer beside it."""
-    return save_trained_gpt(tmp_path_factory.mktemp("trained") / "checkpoint")
+    return made_once(tmp_path_factory, "trained", lambda folder: save_trained_gpt(folder / "checkpoint")) / TRAINED
 
 
 @pytest.fixture(scope="session")
@@ -217,15 +245,12 @@ def trained_source(trained_checkpoint: Path) -> Source:
 @pytest.fixture(scope="session")
 def trained_variants(tmp_path_factory: pytest.TempPathFactory, trained_source: Source) -> Path:
     """The trained GPT in every precision, each of which passed its gate. Read it, never change it."""
-    config = ExportConfig(precisions=PRECISIONS, texts=TEXTS, corpus=HELD_OUT)
-    return stages.export(trained_source, config, tmp_path_factory.mktemp("precisions") / "artifact").folder
 
+    def make(folder: Path) -> None:
+        config = ExportConfig(precisions=PRECISIONS, texts=TEXTS, corpus=HELD_OUT)
+        stages.export(trained_source, config, folder / "artifact")
 
-@pytest.fixture(scope="session")
-def ids_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `byte_original`, without a tokenizer."""
-    folder = tmp_path_factory.mktemp("ids")
-    return _export_saved(save_byte_gpt(folder / "checkpoint", tokenizer=False), folder / "artifact")
+    return made_once(tmp_path_factory, "precisions", make) / "artifact"
 
 
 @pytest.fixture

@@ -98,10 +98,11 @@ class Looping(WithEmbedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.emb(ids)
-        state = torch.zeros_like(x[:, 0])
+        states = torch.zeros_like(x[:, :1])
         for i in range(ids.shape[1]):
-            state = torch.tanh(0.5 * state + x[:, i])
-        return self.head(x + state.unsqueeze(1))
+            state = torch.tanh(0.5 * states[:, -1] + x[:, i])
+            states = torch.cat([states, state.unsqueeze(1)], dim=1)
+        return self.head(x + states[:, 1:])
 
 
 class Tied(WithEmbedding):

@@ -18,43 +18,74 @@ if TYPE_CHECKING:
     from gpt_export.artifact.reading import Artifact
     from gpt_export.gate.limits import Limits
     from gpt_export.gate.report import ParityReport
+    from gpt_export.graph.roads import Road
     from gpt_export.linting.report import LintReport
-    from gpt_export.pipeline.config import Gate
+    from gpt_export.pipeline.config import Gate, Profile
+    from gpt_export.weights.quantize.schemes import Precision
 
 
 def export(
-    module: nn.Module,
+    source: nn.Module | str | Path,
     output: str | Path,
     *,
-    context_length: int,
-    vocab_size: int,
+    context_length: int | None = None,
+    vocab_size: int | None = None,
     name: str | None = None,
+    config_file: str | Path | None = None,
+    heads: int | None = None,
+    weights: str | Path | None = None,
+    road: Road = "auto",
+    cache: bool = True,
+    precisions: str | Sequence[Precision] = "fp32",
+    calibration: str | None = None,
+    profile: Profile | None = None,
     opset: int = DEFAULT_OPSET,
-    texts: tuple[str, ...] | None = None,
-    cases: str | tuple[str, ...] = "default",
+    texts: Sequence[str] | None = None,
+    corpus: str | None = None,
+    cases: str | Sequence[str] = "default",
+    limits: Limits | None = None,
     gate: Gate = "enforce",
     seed: int = 123,
-    torchscript: bool = True,
+    torchscript: bool | None = None,
+    single_file: bool = False,
+    html: str | Path | None = None,
     force: bool = False,
     on_stage: OnStage = ignore,
 ) -> Artifact:
-    """Scripts `module`, exports it to ONNX, validates the files, and publishes them at `output`.
+    """Exports `source` to ONNX, compares the files with it, and publishes them at `output`; `print` it for a line.
 
-    The module maps int64 ids (batch, sequence) to float32 logits (batch, sequence, vocabulary). It is exported in eval
-    mode and left in the mode it came in. Its parameters and buffers are the weights.
+    A module maps int64 ids (batch, sequence) to scores: of the next token at every position or at the last one, or of
+    classes; as a tensor, first in a tuple, or as `logits`. It is exported in eval mode and left in the mode it came in.
+    Its parameters and buffers are the weights.
 
     Args:
+        source: a module, the path of a checkpoint, or any SOURCE of the command line.
         output: the folder of the artifact; its parents are made.
-        context_length: the longest sequence that is promised; the runtime refuses longer ones.
-        vocab_size: the last axis of the logits; GPT-2's vocabulary gets GPT-2's tokenizer for the text case.
-        name: the artifact's name in its manifest; the class's name if left out.
+        context_length: of a module, the longest sequence that is promised, which the runtime holds callers to; None
+            asks the module's configuration, and tries where that says nothing.
+        vocab_size: of a module, how many ids there are; None is the rows of the table that it looks them up in.
+        name: the artifact's name in its manifest; that of the source if left out.
+        config_file: JSON with what a factory takes; for a checkpoint of the book's code, its configuration.
+        heads: how many heads a checkpoint has that does not say it.
+        weights: a checkpoint to load into the class that `source` names as `package.module:factory`.
+        road: how a module becomes a graph: `script` is torch.jit.script, `export` torch.export, `auto` the first of
+            the two that takes it.
+        cache: give the graph a key-value cache where one can be had.
+        precisions: the variants to write, of `fp32`, `fp16`, `int8` and `int4`.
+        calibration: a text of the model's domain, for better int4.
+        profile: `portable` for standard operators alone, `ort` for onnxruntime's fused ones as well; None is `ort`
+            where the graph has a cache.
         opset: the version of the standard operators, 17 to 20.
         texts: what the text case is made of; None is two prompts of the book where the model has a tokenizer.
+        corpus: a longer text to compare on, in windows of the context.
         cases: what is compared: `default` of about 2,000 positions, `full` for every shape whole, or names of cases.
+        limits: what is allowed of float32 in place of the measured limits.
         gate: on a failed comparison `enforce` publishes nothing, `report` publishes and records it; `off` compares
             nothing.
-        seed: seeds the ids of the shape grid.
-        torchscript: write `torchscript/model.pt` as well.
+        seed: seeds the ids of the shape grid, and weights that are drawn.
+        torchscript: write `torchscript/model.pt` as well; None does so for modules that script.
+        single_file: keep the weights in the `.onnx` file whatever their size; below 2 GB.
+        html: a file to write the report to, also when it fails.
         force: replace an artifact that is at `output`.
         on_stage: called with the name of each stage when it begins.
 
@@ -62,31 +93,44 @@ def export(
         The published artifact.
 
     Raises:
-        GptExportError: `ConfigError`, `SourceError`, `ScriptError`, `GraphError`, `OutputError`, or `ParityError` with
-            the report; nothing was published then.
+        GptExportError: `ConfigError`, `SourceError`, `CheckpointError`, `ScriptError`, `GraphError`, `OutputError`, or
+            `ParityError` with the report; nothing was published then.
     """
     from gpt_export.pipeline.config import ExportConfig
-    from gpt_export.pipeline.stages import export as export_source
+    from gpt_export.pipeline.published import publish
     from gpt_export.sources.modes import evaluating
-    from gpt_export.sources.source import source_of_module
+    from gpt_export.sources.names import source_of
 
     config = ExportConfig(
         opset=opset,
-        texts=texts,
-        cases=(cases,) if isinstance(cases, str) else cases,
+        texts=None if texts is None else tuple(texts),
+        corpus=corpus,
+        cases=(cases,) if isinstance(cases, str) else tuple(cases),
+        limits=limits,
         gate=gate,
         seed=seed,
         torchscript=torchscript,
+        profile=profile,
+        road=road,
+        cache=cache,
+        precisions=(precisions,) if isinstance(precisions, str) else tuple(precisions),  # type: ignore[arg-type]
+        calibration=calibration,
+        single_file=single_file,
     )
-    with evaluating(module):
-        source = source_of_module(
-            module,
-            name=name or type(module).__name__.lower(),
-            record={"kind": "module", "class": type(module).__qualname__},
-            vocab_size=vocab_size,
+    with evaluating(source):
+        found = source_of(
+            source,
+            name=name,
             context_length=context_length,
+            vocab_size=vocab_size,
+            seed=seed,
+            config_file=None if config_file is None else Path(config_file),
+            heads=heads,
+            weights=None if weights is None else Path(weights),
+            cached=cache,
         )
-        return export_source(source, config, Path(output), replace=force, on_stage=on_stage)
+        page = None if html is None else Path(html)
+        return publish(found, config, Path(output), replace=force, html=page, on_stage=on_stage)
 
 
 def validate(

@@ -10,29 +10,26 @@ Under pytest the same is a fixture, and its verdicts stand in the summary; see `
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import onnx
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gpt_export.artifact.reading import Artifact
-from gpt_export.errors import ArtifactError, SourceError
+from gpt_export.errors import ArtifactError
 from gpt_export.gate.foreign.validate import validate_file
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.report import ParityReport
 from gpt_export.gate.settings import GateSettings
-from gpt_export.pipeline.comparison import BASE, validate_artifact
 from gpt_export.pipeline.revalidate import revalidate, revalidate_file
+from gpt_export.pipeline.strangers import validate_against
 from gpt_export.progress import OnStage, ignore
 from gpt_export.runtime.signature import CacheShape, LayerCache
 from gpt_export.sources.modes import evaluating
-from gpt_export.sources.names import context_length_of
-from gpt_export.sources.source import Source, run_once, source_of_module
+from gpt_export.sources.source import Source, source_of_module
 
 SHOWN_FAILURES = 5
 """How many failures a message has in words."""
@@ -99,8 +96,8 @@ def compare(
         limits=limits,
     )
     if isinstance(model, nn.Module):
-        with _evaluated(model) as module:
-            return _against_module(path, module, settings, context_length, on_stage)
+        with evaluating(model):
+            return _against_module(path, model, settings, context_length, on_stage)
     named: dict[str, Any] = {
         "against": None if model is None else str(model),
         "config_file": None if config_file is None else Path(config_file),
@@ -148,31 +145,17 @@ def _against_module(
     path: Path, module: nn.Module, settings: GateSettings, context_length: int | None, on_stage: OnStage
 ) -> ParityReport:
     if path.suffix == ".onnx":
-        length = context_length or context_length_of(module)[0]
-        source = _source(module, path.stem, int(run_once(module).shape[-1]), length, _cache_of(path))
+        source = _source(module, path.stem, None, context_length, _cache_of(path))
         return validate_file(path, source, settings, on_stage=on_stage)
     artifact = Artifact.open(path)
     export, model = artifact.manifest.export, artifact.manifest.model
-    variants = artifact.manifest.variants
-    variant = variants.get(BASE) or next(iter(variants.values()), None)
-    cache = CacheShape.from_dict(variant["cache"]) if variant and variant["cache"] else None
-    source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), cache)
-    settings = settings.completed(export)
-    if variant is None or _same_names(variant["weights"], source):
-        return validate_artifact(artifact, source, settings, on_stage=on_stage)
-    artifact.verify()  # another class's names: weights are matched by content, as in anybody's file
-    if BASE not in variants:
-        raise SourceError(
-            f"{path} has {', '.join(variants)} alone, whose weights are found by the names of the checkpoint's own "
-            "class; pass the checkpoint, or export fp32 as well"
-        )
-    report = validate_file(artifact.variant_path(BASE), source, settings, on_stage=on_stage)
-    others = ", ".join(name for name in variants if name != BASE)
-    note = f"{others} were not compared: the module has other names for its weights; pass the checkpoint for that"
-    return dataclasses.replace(report, notes=(*report.notes, note)) if others else report
+    source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), None)
+    return validate_against(artifact, source, settings.completed(export), on_stage=on_stage)
 
 
-def _source(module: nn.Module, name: str, vocab_size: int, context_length: int, cache: CacheShape | None) -> Source:
+def _source(
+    module: nn.Module, name: str, vocab_size: int | None, context_length: int | None, cache: CacheShape | None
+) -> Source:
     record = {"kind": "module", "class": type(module).__qualname__}
     source = source_of_module(module, name=name, record=record, vocab_size=vocab_size, context_length=context_length)
     return dataclasses.replace(source, cache=cache)
@@ -192,28 +175,3 @@ def _cache_of(path: Path) -> CacheShape | None:
             for key, value in zip(past[::2], past[1::2], strict=True)
         )
     )
-
-
-def _same_names(layouts: dict[str, dict[str, Any]], source: Source) -> bool:
-    return all(name in source.weights for layout in layouts.values() for name in layout["sources"])
-
-
-class _LogitsAlone(nn.Module):
-    """A model whose output has `logits`, as a module that returns them."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.config = getattr(model, "config", None)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return cast(Tensor, self.model(ids).logits)
-
-
-@contextlib.contextmanager
-def _evaluated(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` as a module that returns logits, in eval mode inside; its modes are put back afterwards."""
-    with evaluating(model):
-        with torch.no_grad():
-            out = model(torch.zeros((1, 1), dtype=torch.int64))
-        yield _LogitsAlone(model).eval() if hasattr(out, "logits") else model

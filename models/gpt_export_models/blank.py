@@ -13,21 +13,27 @@ from torch.overrides import TorchFunctionMode
 M = TypeVar("M", bound=nn.Module)
 
 
-class _InitialisersSkipped(TorchFunctionMode):
-    """`torch.nn.init` functions return their tensor as it is."""
+class InitialisersSkipped(TorchFunctionMode):
+    """`torch.nn.init` functions return their tensor as it is; with `parameters_only` those that are parameters."""
+
+    def __init__(self, *, parameters_only: bool = False) -> None:
+        super().__init__()
+        self._parameters_only = parameters_only
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+            tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
+            if not self._parameters_only or isinstance(tensor, nn.Parameter):
+                return tensor
         return func(*args, **kwargs)
 
 
 def blank(make: Callable[[], M]) -> M:
     """The module that `make` returns, in eval mode, with parameters and buffers on the meta device."""
-    with _InitialisersSkipped(), torch.device("meta"):
+    with InitialisersSkipped(), torch.device("meta"):
         return make().eval()
 
 

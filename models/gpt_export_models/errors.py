@@ -25,3 +25,13 @@ class TextError(GptExportError, ValueError):
 
 class CheckpointError(GptExportError):
     """A checkpoint that cannot be read, is not of a known family, or does not fit its configuration."""
+
+
+class UnimplementedError(CheckpointError):
+    """A checkpoint of a known family whose configuration asks for what our decoder does not compute."""
+
+
+class UnstatedError(CheckpointError):
+    """A checkpoint that leaves open what makes it one model or another, and that only its user can say."""
+
+    exit_code = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from gpt_export.graph.opsets import OPSETS
 from torch import nn
 
 from tests import samples
+from tests.environments.conftest import started_in
 from tests.tolerances import LIMITS
 
 OUR_SESSION = textwrap.dedent(
@@ -64,6 +66,31 @@ def logits_there(old_environment: Path, run_in: Callable[..., str], tmp_path: Pa
 def test_torch_is_not_there(old_environment: Path, run_in: Callable[..., str], tmp_path: Path) -> None:
     code = "import importlib.util; print([n for n in ('torch', 'onnx', 'tiktoken') if importlib.util.find_spec(n)])"
     assert run_in(old_environment, "-c", code, cwd=tmp_path).strip() == "[]"
+
+
+def test_the_front_door_can_be_looked_at_there(
+    old_environment: Path, run_in: Callable[..., str], tmp_path: Path
+) -> None:
+    code = "import gpt_export, pydoc; print(pydoc.plain(pydoc.render_doc(gpt_export)))"
+    text = run_in(old_environment, "-c", code, cwd=tmp_path)
+    assert all(name in text for name in ("export(module", "validate(artifact", "lint(path", "class Session("))
+
+
+@pytest.mark.parametrize("command", [("gpt-export",), ("gpt-export", "onnx", "--help"), ("python", "-m", "gpt_export")])
+def test_the_command_line_says_there_what_to_install(
+    command: tuple[str, ...], old_environment: Path, tmp_path: Path
+) -> None:
+    script, *rest = command
+    arguments = [] if script == "python" else [str(old_environment.with_name(script))]
+    done = started_in(old_environment, *arguments, *rest, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: this needs click, ")
+    packages = shlex.split(line.partition("python -m pip install ")[2])
+    names = {package.partition(">")[0].partition("<")[0] for package in packages}
+    assert {"click", "onnx", "onnx-ir", "torch", "tokenizers"} <= names
+    assert not names & {"numpy", "onnxruntime", "transformers", "pytest"}
 
 
 @pytest.mark.parametrize("code", [OUR_SESSION, PLAIN_SESSION], ids=["our session", "plain onnxruntime"])

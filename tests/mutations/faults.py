@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from gpt_export_models.gpt import GPTDecoder
 
@@ -38,255 +38,106 @@ class Fault:
     """Whether the outputs give it away."""
 
 
+Planted = Mapping[str, Any]
+Row = tuple[Any, ...]
+
+
+def edited(edit: Edit) -> Planted:
+    """A fault of the file."""
+    return {"edit": edit}
+
+
+def scripted(make: Callable[..., GPTDecoder], *args: Any) -> Planted:
+    """A fault of the model that was scripted."""
+    return {"scripted": partial(make, *args)}
+
+
+def faults(*rows: Row) -> tuple[Fault, ...]:
+    """The faults of a table: name, layer, part, cause, how it is planted, and the other fields of `Fault` if any."""
+    return tuple(
+        Fault(name=name, layer=layer, part=part, cause=cause, **planted, **dict(*more))
+        for name, layer, part, cause, planted, *more in rows
+    )
+
+
+BITS = {"bits": True}
+BITS_ALONE = {"bits": True, "outputs": False}
+OF_TIED = {"tied": True}
+
+
 BLOCK = "trf_blocks.{}"
 QUERY, KEY, VALUE = (f"{BLOCK}.att.W_{kind}.weight" for kind in ("query", "key", "value"))
 PROJECTION, UP, DOWN = f"{BLOCK}.att.out_proj.weight", f"{BLOCK}.ff.layers.0.weight", f"{BLOCK}.ff.layers.2.weight"
 
-FAULTS: tuple[Fault, ...] = (
+FAULTS: tuple[Fault, ...] = faults(
+    # name, layer and part that must be named, words of the cause, how it is planted, what else is so
     # The MLP.
-    Fault(name="erf for tanh GELU", scripted=partial(faulty.erf_gelu, 2), layer=2, part="mlp", cause="erf form"),
-    Fault(name="ReLU for GELU", scripted=partial(faulty.relu, 1), layer=1, part="mlp", cause="ReLU"),
-    Fault(name="sigmoid for tanh GELU", scripted=partial(faulty.quick_gelu, 3), layer=3, part="mlp", cause="sigmoid"),
-    Fault(name="a bias left out", edit=edits.bias_left_out(UP.format(2)), layer=2, part="mlp", cause="bias is missing"),
-    Fault(name="an activation in float16", edit=edits.in_float16(UP.format(1)), layer=1, part="mlp", cause="float16"),
+    ("erf for tanh GELU", 2, "mlp", "erf form", scripted(faulty.erf_gelu, 2)),
+    ("ReLU for GELU", 1, "mlp", "ReLU", scripted(faulty.relu, 1)),
+    ("sigmoid for tanh GELU", 3, "mlp", "sigmoid", scripted(faulty.quick_gelu, 3)),
+    ("a bias left out", 2, "mlp", "bias is missing", edited(edits.bias_left_out(UP.format(2)))),
+    ("an activation in float16", 1, "mlp", "float16", edited(edits.in_float16(UP.format(1)))),
     # The mask and the cache.
-    Fault(
-        name="causal mask off by one",
-        scripted=partial(faulty.SeesTheNextToken, VICTIM),
-        layer=0,
-        part="attention",
-        cause="one token too far",
-    ),
-    Fault(
-        name="no causal mask",
-        scripted=partial(faulty.SeesEverything, VICTIM),
-        layer=0,
-        part="attention",
-        cause="no causal mask",
-    ),
-    Fault(
-        name="padding ignored", scripted=partial(faulty.SeesPadding, VICTIM), layer=0, part="attention", cause="padding"
-    ),
-    Fault(
-        name="causal mask without the past",
-        scripted=partial(faulty.MasksWithoutThePast, VICTIM),
-        layer=0,
-        part="attention",
-        cause="does not count the past",
-    ),
-    Fault(
-        name="past ignored",
-        scripted=partial(faulty.attention, 1, faulty.ForgetsThePast),
-        layer=1,
-        part="attention",
-        cause="past is ignored",
-    ),
-    Fault(
-        name="cache joined on the wrong axis",
-        edit=edits.joined_on_axis(2, 1),
-        layer=2,
-        part="attention",
-        cause="wrong axis, 1",
-    ),
-    Fault(
-        name="cache joined in the wrong order",
-        scripted=partial(faulty.attention, 2, faulty.JoinsNewBeforePast),
-        layer=2,
-        part="attention",
-        cause="wrong order",
-    ),
-    Fault(
-        name="caches of two layers swapped",
-        edit=edits.presents_exchanged(1, 2),
-        layer=1,
-        part="attention",
-        cause="that of layer 2: caches are swapped",
-    ),
+    ("causal mask off by one", 0, "attention", "one token too far", scripted(faulty.SeesTheNextToken, VICTIM)),
+    ("no causal mask", 0, "attention", "no causal mask", scripted(faulty.SeesEverything, VICTIM)),
+    ("padding ignored", 0, "attention", "padding", scripted(faulty.SeesPadding, VICTIM)),
+    ("causal mask without the past", 0, "attention", "does not count the past",
+     scripted(faulty.MasksWithoutThePast, VICTIM)),
+    ("past ignored", 1, "attention", "past is ignored", scripted(faulty.attention, 1, faulty.ForgetsThePast)),
+    ("cache joined on the wrong axis", 2, "attention", "wrong axis, 1", edited(edits.joined_on_axis(2, 1))),
+    ("cache joined in the wrong order", 2, "attention", "wrong order",
+     scripted(faulty.attention, 2, faulty.JoinsNewBeforePast)),
+    ("caches of two layers swapped", 1, "attention", "that of layer 2: caches are swapped",
+     edited(edits.presents_exchanged(1, 2))),
     # The rest of attention.
-    Fault(name="1/sqrt(d) left out", scripted=partial(faulty.no_scale, 3), layer=3, part="attention", cause="scale"),
-    Fault(
-        name="query and key wired the wrong way",
-        edit=edits.wired_exchanged("trf_blocks.1.att.W_query.", "trf_blocks.1.att.W_key."),
-        layer=1,
-        part="attention",
-        cause="query and key are swapped",
-    ),
-    Fault(
-        name="heads interleaved",
-        scripted=partial(faulty.attention, 2, faulty.InterleavesHeads),
-        layer=2,
-        part="attention",
-        cause="heads",
-    ),
-    Fault(
-        name="softmax over the queries", edit=edits.softmax_over_queries(1), layer=1, part="attention", cause="softmax"
-    ),
-    Fault(
-        name="heads permuted in the output projection",
-        edit=edits.heads_permuted(3, VICTIM.n_heads),
-        layer=3,
-        part="attention",
-        cause="heads",
-        bits=True,
-    ),
+    ("1/sqrt(d) left out", 3, "attention", "scale", scripted(faulty.no_scale, 3)),
+    ("query and key wired the wrong way", 1, "attention", "query and key are swapped",
+     edited(edits.wired_exchanged("trf_blocks.1.att.W_query.", "trf_blocks.1.att.W_key."))),
+    ("heads interleaved", 2, "attention", "heads", scripted(faulty.attention, 2, faulty.InterleavesHeads)),
+    ("softmax over the queries", 1, "attention", "softmax", edited(edits.softmax_over_queries(1))),
+    ("heads permuted in the output projection", 3, "attention", "heads",
+     edited(edits.heads_permuted(3, VICTIM.n_heads)), BITS),
     # Positions and embeddings.
-    Fault(
-        name="position ids shifted",
-        scripted=partial(faulty.ShiftsPositions, VICTIM),
-        part="embedding",
-        cause="shifted by +1",
-    ),
-    Fault(
-        name="position ids ignored",
-        scripted=partial(faulty.CountsPositionsItself, VICTIM),
-        part="embedding",
-        cause="count from 0 in every call",
-    ),
-    Fault(
-        name="position table shifted by a row",
-        edit=edits.shifted_rows("pos_emb.weight"),
-        part="embedding",
-        cause="rows shifted by +1",
-        bits=True,
-    ),
+    ("position ids shifted", None, "embedding", "shifted by +1", scripted(faulty.ShiftsPositions, VICTIM)),
+    ("position ids ignored", None, "embedding", "count from 0 in every call",
+     scripted(faulty.CountsPositionsItself, VICTIM)),
+    ("position table shifted by a row", None, "embedding", "rows shifted by +1",
+     edited(edits.shifted_rows("pos_emb.weight")), BITS),
     # Weights.
-    Fault(
-        name="a square weight transposed",
-        edit=edits.transposed(QUERY.format(1)),
-        layer=1,
-        part="attention",
-        cause="transposed",
-        bits=True,
-    ),
-    Fault(
-        name="the output projection transposed",
-        edit=edits.transposed(PROJECTION.format(3)),
-        layer=3,
-        part="attention",
-        cause="transposed",
-        bits=True,
-    ),
-    Fault(
-        name="key and value weights swapped",
-        edit=edits.exchanged(KEY.format(2), VALUE.format(2)),
-        layer=2,
-        part="attention",
-        cause="W_value.weight",
-        bits=True,
-    ),
-    Fault(
-        name="one attention weight rounded to 8 bits",
-        edit=edits.rounded_to_8_bits(VALUE.format(2)),
-        layer=2,
-        part="attention",
-        cause="rounded to 8 bits",
-        bits=True,
-    ),
-    Fault(
-        name="one MLP weight rounded to 8 bits",
-        edit=edits.rounded_to_8_bits(DOWN.format(3)),
-        layer=3,
-        part="mlp",
-        cause="rounded to 8 bits",
-        bits=True,
-    ),
-    Fault(
-        name="all weights rounded to float16",
-        edit=edits.rounded_to_float16,
-        part="embedding",
-        cause="float16",
-        bits=True,
-    ),
-    Fault(
-        name="one bit of a weight flipped", edit=edits.one_bit_flipped("tok_emb.weight", 50), bits=True, outputs=False
-    ),
+    ("a square weight transposed", 1, "attention", "transposed", edited(edits.transposed(QUERY.format(1))), BITS),
+    ("the output projection transposed", 3, "attention", "transposed",
+     edited(edits.transposed(PROJECTION.format(3))), BITS),
+    ("key and value weights swapped", 2, "attention", "W_value.weight",
+     edited(edits.exchanged(KEY.format(2), VALUE.format(2))), BITS),
+    ("one attention weight rounded to 8 bits", 2, "attention", "rounded to 8 bits",
+     edited(edits.rounded_to_8_bits(VALUE.format(2))), BITS),
+    ("one MLP weight rounded to 8 bits", 3, "mlp", "rounded to 8 bits",
+     edited(edits.rounded_to_8_bits(DOWN.format(3))), BITS),
+    ("all weights rounded to float16", None, "embedding", "float16", edited(edits.rounded_to_float16), BITS),
+    ("one bit of a weight flipped", None, None, "", edited(edits.one_bit_flipped("tok_emb.weight", 50)), BITS_ALONE),
     # Layers.
-    Fault(
-        name="weights of two layers swapped",
-        edit=edits.exchanged("trf_blocks.1.", "trf_blocks.2."),
-        layer=1,
-        part="norm",
-        cause="trf_blocks.2",
-        bits=True,
-    ),
-    Fault(
-        name="two layers in the wrong order",
-        edit=edits.wired_exchanged("trf_blocks.1.", "trf_blocks.2."),
-        layer=1,
-        part="norm",
-        cause="wrong order",
-    ),
-    Fault(
-        name="weights of one layer used in two",
-        edit=edits.wired_in_place_of("trf_blocks.2.ff.", "trf_blocks.1.ff."),
-        layer=2,
-        part="mlp",
-        cause="used in both places",
-    ),
-    Fault(
-        name="the last layer left out",
-        edit=edits.last_layer_left_out(3),
-        layer=3,
-        part="norm",
-        cause="layer 3 is left out",
-    ),
-    Fault(
-        name="a layer left out", edit=edits.middle_layer_left_out(1), layer=1, part="norm", cause="layer 1 is left out"
-    ),
-    Fault(
-        name="a residual connection left out",
-        edit=edits.residual_left_out(1),
-        layer=1,
-        part="attention",
-        cause="residual",
-    ),
+    ("weights of two layers swapped", 1, "norm", "trf_blocks.2",
+     edited(edits.exchanged("trf_blocks.1.", "trf_blocks.2.")), BITS),
+    ("two layers in the wrong order", 1, "norm", "wrong order",
+     edited(edits.wired_exchanged("trf_blocks.1.", "trf_blocks.2."))),
+    ("weights of one layer used in two", 2, "mlp", "used in both places",
+     edited(edits.wired_in_place_of("trf_blocks.2.ff.", "trf_blocks.1.ff."))),
+    ("the last layer left out", 3, "norm", "layer 3 is left out", edited(edits.last_layer_left_out(3))),
+    ("a layer left out", 1, "norm", "layer 1 is left out", edited(edits.middle_layer_left_out(1))),
+    ("a residual connection left out", 1, "attention", "residual", edited(edits.residual_left_out(1))),
     # Norms.
-    Fault(
-        name="eps 1e-12 for 1e-5",
-        scripted=partial(faulty.other_epsilon, 1, "norm1"),
-        layer=1,
-        part="norm",
-        cause="epsilon",
-    ),
-    Fault(
-        name="eps 1e-12 for 1e-5 in a later norm",
-        scripted=partial(faulty.other_epsilon, 3, "norm2"),
-        layer=3,
-        part="norm",
-        cause="epsilon",
-    ),
-    Fault(name="sample variance in the final norm", scripted=faulty.sample_variance, part="norm", cause="n - 1"),
-    Fault(name="the final norm left out", edit=edits.final_norm_left_out, part="norm", cause="left out"),
+    ("eps 1e-12 for 1e-5", 1, "norm", "epsilon", scripted(faulty.other_epsilon, 1, "norm1")),
+    ("eps 1e-12 for 1e-5 in a later norm", 3, "norm", "epsilon", scripted(faulty.other_epsilon, 3, "norm2")),
+    ("sample variance in the final norm", None, "norm", "n - 1", scripted(faulty.sample_variance)),
+    ("the final norm left out", None, "norm", "left out", edited(edits.final_norm_left_out)),
     # The head.
-    Fault(name="an untied head", edit=edits.head_untied, tied=True, part="head", cause="untied"),
-    Fault(name="log-probabilities for logits", edit=edits.logits_normalised, part="head", cause="softmax"),
+    ("an untied head", None, "head", "untied", edited(edits.head_untied), OF_TIED),
+    ("log-probabilities for logits", None, "head", "softmax", edited(edits.logits_normalised)),
     # Dropout.
-    Fault(
-        name="dropout left on in attention",
-        scripted=partial(faulty.attention_dropout, 2),
-        layer=2,
-        part="attention",
-        cause="dropout",
-    ),
-    Fault(
-        name="dropout left on behind the embedding",
-        scripted=faulty.embedding_dropout,
-        part="embedding",
-        cause="dropout",
-    ),
-    Fault(name="a Dropout node in training mode", edit=edits.dropout_inserted(1), layer=1, part="mlp", cause="dropout"),
+    ("dropout left on in attention", 2, "attention", "dropout", scripted(faulty.attention_dropout, 2)),
+    ("dropout left on behind the embedding", None, "embedding", "dropout", scripted(faulty.embedding_dropout)),
+    ("a Dropout node in training mode", 1, "mlp", "dropout", edited(edits.dropout_inserted(1))),
     # Shapes.
-    Fault(
-        name="the sequence dim frozen in the mask",
-        edit=edits.sequence_frozen(3),
-        layer=0,
-        part="attention",
-        cause="frozen",
-    ),
-    Fault(
-        name="the sequence dim frozen in the positions",
-        edit=edits.positions_frozen(3),
-        part="embedding",
-        cause="frozen",
-    ),
-)
+    ("the sequence dim frozen in the mask", 0, "attention", "frozen", edited(edits.sequence_frozen(3))),
+    ("the sequence dim frozen in the positions", None, "embedding", "frozen", edited(edits.positions_frozen(3))),
+)  # fmt: skip

@@ -20,7 +20,7 @@ from tests.mutations.edits import (
     wired_exchanged,
     wired_in_place_of,
 )
-from tests.mutations.faults import Fault
+from tests.mutations.faults import BITS, Fault, edited, faults
 from tests.mutations.good import VICTIM
 
 FUSED_VICTIM = dataclasses.replace(VICTIM, n_heads=6)
@@ -140,105 +140,33 @@ SINK = "/mask/no_sink_output_0"
 QKV = "trf_blocks.{}.att.W_query.weight+2"
 NO_SINKS = np.zeros(FUSED_VICTIM.n_heads, np.float32)
 
-FUSED_FAULTS: tuple[Fault, ...] = (
-    Fault(name="scores unscaled", edit=attention_with(3, "scale", 1.0), layer=3, part="attention", cause="scale"),
-    Fault(
-        name="scores scaled by 1/d", edit=attention_with(1, "scale", 1 / 8), layer=1, part="attention", cause="by 1/d"
-    ),
-    Fault(name="a sink of score 0", edit=constant_set(SINK, NO_SINKS), layer=0, part="attention", cause="sink"),
-    Fault(
-        name="padding visible",
-        edit=constant_set(BIAS, np.array(0, np.float32)),
-        layer=0,
-        part="attention",
-        cause="padding",
-    ),
-    Fault(
-        name="a window of 4 keys",
-        edit=attention_with(2, "local_window_size", 4),
-        layer=2,
-        part="attention",
-        cause="window",
-    ),
-    Fault(name="scores capped", edit=attention_with(2, "softcap", 1.0), layer=2, part="attention"),
-    Fault(name="lengths off by one", edit=lengths_off_by_one, layer=0, part="attention"),
-    Fault(name="GELU by erf", edit=gelu_as(2, "BiasGelu"), layer=2, part="mlp", cause="erf form"),
-    Fault(
-        name="bias of the GELU left out",
-        edit=input_dropped("trf_blocks.1.ff.layers.0.bias"),
-        layer=1,
-        part="mlp",
-        cause="bias",
-    ),
-    Fault(
-        name="bias of the residual sum left out",
-        edit=input_dropped("trf_blocks.2.att.out_proj.bias"),
-        layer=2,
-        part="attention",
-        cause="bias",
-    ),
-    Fault(
-        name="epsilon of a fused norm",
-        edit=norm_with_epsilon("trf_blocks.1.norm2.scale", 1e-2),
-        layer=1,
-        part="norm",
-        cause="epsilon",
-    ),
-    Fault(
-        name="epsilon of the final norm",
-        edit=norm_with_epsilon("final_norm.scale", 1e-2),
-        part="norm",
-        cause="epsilon",
-    ),
-    Fault(
-        name="the residual sum left out",
-        edit=sum_left_out("trf_blocks.2.norm2.scale"),
-        layer=2,
-        part="mlp",
-    ),
-    Fault(name="one position of logits by default", edit=default_of("num_logits_to_keep", 1)),
-    Fault(
-        name="past keys of another layer",
-        edit=inputs_exchanged("past_key_values.1.key", "past_key_values.2.key"),
-        layer=1,
-        part="attention",
-        cause="layer 2",
-    ),
-    Fault(
-        name="present values of another layer",
-        edit=outputs_exchanged("present.0.value", "present.1.value"),
-        layer=0,
-        part="attention",
-        cause="layer 1",
-    ),
-    Fault(
-        name="query and key exchanged where they are packed",
-        edit=parts_exchanged(QKV.format(1), 0, 1),
-        layer=1,
-        part="attention",
-        cause="W_",
-        bits=True,
-    ),
-    Fault(
-        name="two heads exchanged where they are packed",
-        edit=heads_exchanged(QKV.format(2), 1),
-        layer=2,
-        part="attention",
-        cause="W_",
-        bits=True,
-    ),
-    Fault(
-        name="fused layers in the wrong order",
-        edit=wired_exchanged("trf_blocks.1.", "trf_blocks.2."),
-        layer=1,
-        part="norm",
-        cause="wrong order",
-    ),
-    Fault(
-        name="a fused MLP used in two layers",
-        edit=wired_in_place_of("trf_blocks.2.ff.", "trf_blocks.1.ff."),
-        layer=2,
-        part="mlp",
-        cause="used in both places",
-    ),
-)
+FUSED_FAULTS: tuple[Fault, ...] = faults(
+    # name, layer and part that must be named, words of the cause, how it is planted, what else is so
+    ("scores unscaled", 3, "attention", "scale", edited(attention_with(3, "scale", 1.0))),
+    ("scores scaled by 1/d", 1, "attention", "by 1/d", edited(attention_with(1, "scale", 1 / 8))),
+    ("a sink of score 0", 0, "attention", "sink", edited(constant_set(SINK, NO_SINKS))),
+    ("padding visible", 0, "attention", "padding", edited(constant_set(BIAS, np.array(0, np.float32)))),
+    ("a window of 4 keys", 2, "attention", "window", edited(attention_with(2, "local_window_size", 4))),
+    ("scores capped", 2, "attention", "", edited(attention_with(2, "softcap", 1.0))),
+    ("lengths off by one", 0, "attention", "", edited(lengths_off_by_one)),
+    ("GELU by erf", 2, "mlp", "erf form", edited(gelu_as(2, "BiasGelu"))),
+    ("bias of the GELU left out", 1, "mlp", "bias", edited(input_dropped("trf_blocks.1.ff.layers.0.bias"))),
+    ("bias of the residual sum left out", 2, "attention", "bias",
+     edited(input_dropped("trf_blocks.2.att.out_proj.bias"))),
+    ("epsilon of a fused norm", 1, "norm", "epsilon", edited(norm_with_epsilon("trf_blocks.1.norm2.scale", 1e-2))),
+    ("epsilon of the final norm", None, "norm", "epsilon", edited(norm_with_epsilon("final_norm.scale", 1e-2))),
+    ("the residual sum left out", 2, "mlp", "", edited(sum_left_out("trf_blocks.2.norm2.scale"))),
+    ("one position of logits by default", None, None, "", edited(default_of("num_logits_to_keep", 1))),
+    ("past keys of another layer", 1, "attention", "layer 2",
+     edited(inputs_exchanged("past_key_values.1.key", "past_key_values.2.key"))),
+    ("present values of another layer", 0, "attention", "layer 1",
+     edited(outputs_exchanged("present.0.value", "present.1.value"))),
+    ("query and key exchanged where they are packed", 1, "attention", "W_",
+     edited(parts_exchanged(QKV.format(1), 0, 1)), BITS),
+    ("two heads exchanged where they are packed", 2, "attention", "W_",
+     edited(heads_exchanged(QKV.format(2), 1)), BITS),
+    ("fused layers in the wrong order", 1, "norm", "wrong order",
+     edited(wired_exchanged("trf_blocks.1.", "trf_blocks.2."))),
+    ("a fused MLP used in two layers", 2, "mlp", "used in both places",
+     edited(wired_in_place_of("trf_blocks.2.ff.", "trf_blocks.1.ff."))),
+)  # fmt: skip

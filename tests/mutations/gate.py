@@ -11,6 +11,7 @@ from unittest import mock
 import onnx
 from gpt_export.artifact.hashing import sha256_of
 from gpt_export.artifact.manifest import MANIFEST_NAME
+from gpt_export.artifact.onnx_model import read_model
 from gpt_export.artifact.reading import Artifact
 from gpt_export.gate.report import ParityReport, WeightsResult
 from gpt_export.gate.weights_check import check_weights
@@ -70,4 +71,6 @@ def judge_bits(artifact: Artifact, source: Source) -> WeightsResult:
     """What the comparison of the weights alone says."""
     layouts = artifact.manifest.variants[BASE]["weights"]
     path = artifact.variant_path(BASE)
-    return check_weights(path, source.weights, {name: Layout.from_dict(layout) for name, layout in layouts.items()})
+    return check_weights(
+        read_model(path), source.weights, {name: Layout.from_dict(layout) for name, layout in layouts.items()}
+    )

@@ -35,6 +35,7 @@ def source_of(config: GPTConfig, weights: Mapping[str, Tensor], *, name: str) ->
     return Source(
         name=name,
         record={"kind": "test", "name": name},
+        judged_against="a decoder with random weights",
         vocab_size=config.vocab_size,
         context_length=config.context_length,
         reference=lambda: filled(lambda: GPTModel(config), weights),

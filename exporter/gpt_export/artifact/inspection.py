@@ -30,6 +30,8 @@ def inspect_path(path: Path) -> dict[str, Any]:
             "model": dict(manifest.model),
             "libraries": dict(manifest.libraries),
             "parity_passed": (manifest.parity or {}).get("passed"),
+            "model_digest": manifest.model_digest,
+            "measured": None if manifest.measured is None else list(manifest.measured),
             "files": {name: dict(entry) for name, entry in manifest.files.items()},
             "graphs": {variant: inspect_onnx(artifact.variant_path(variant)) for variant in manifest.variants},
         }
@@ -85,8 +87,12 @@ def inspection_text(found: dict[str, Any]) -> str:
         lines.append(f"  weights {weights['count']} tensors, {weights['size_bytes'] / 1e6:.1f} MB{where}")
         lines.append("  nodes   " + ", ".join(f"{count} {name}" for name, count in graph["operators"].items()))
     lines.append("")
+    measured = found.get("measured") or ()
     for path, entry in found["files"].items():
-        lines.append(f"{entry['sha256'][:16]}…  {entry['size_bytes']:>12,} bytes  {path}")
+        told = "  (tells what was measured)" if path in measured else ""
+        lines.append(f"{entry['sha256'][:16]}…  {entry['size_bytes']:>12,} bytes  {path}{told}")
+    if found.get("model_digest"):
+        lines += ["", f"model digest {found['model_digest']}"]
     return "\n".join(lines).strip()
 
 

@@ -1,10 +1,14 @@
-"""What an artifact is, as sorted JSON: versioned, with a digest of its own, free of paths, times and hosts."""
+"""What an artifact is, as sorted JSON: versioned, with a digest of its own, free of paths, times and hosts.
+
+The model's files have a digest of their own, which is the same whatever the processor and its cores. What was measured,
+and so the manifest that sums it up, has the rounding of the machine that it was measured on.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +18,7 @@ from gpt_export.errors import ArtifactError
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gpt-export"
 FORMAT_VERSION = 1
+MODEL_DIGEST = "model_digest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +41,25 @@ class Manifest:
     """The parity summary; None only before validation."""
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """`sha256` and `size_bytes` of every other file, by its path in the artifact."""
+    measured: Sequence[str] | None = None
+    """Paths of the files that tell what was measured; all others are the model's. None in an artifact that was written
+    before the two were told apart."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values of every field, the format and its version, and `digest`, the SHA-256 of all these."""
+        """JSON values of every field, the format and its version, `model_digest`, and `digest`, the SHA-256 of all."""
         body: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
-        body |= {"format": FORMAT, "format_version": FORMAT_VERSION}
+        body |= {"format": FORMAT, "format_version": FORMAT_VERSION, MODEL_DIGEST: self.model_digest}
+        if self.measured is None:
+            del body["measured"], body[MODEL_DIGEST]
         return body | {"digest": _digest(body)}
+
+    @property
+    def model_digest(self) -> str | None:
+        """SHA-256 of what `sha256sum` says of the model's files in order of their paths; None where `measured` is."""
+        if self.measured is None:
+            return None
+        model = sorted(self.files.keys() - set(self.measured))
+        return hashlib.sha256("".join(f"{self.files[path]['sha256']}  {path}\n" for path in model).encode()).hexdigest()
 
     def to_json(self) -> str:
         """`to_dict` as the file has it."""
@@ -70,6 +88,9 @@ class Manifest:
         if found != _digest(body):
             raise ArtifactError(f"{where} was edited: its digest does not fit; export the artifact again")
         names = {item.name for item in fields(cls)}
+        stated = body.pop(MODEL_DIGEST, None)
+        if stated is None:
+            body.setdefault("measured", None)
         if body.keys() - {"format", "format_version"} != names:
             raise ArtifactError(f"{where} lacks or adds fields, it needs {sorted(names)}; export the artifact again")
         manifest = cls(**{name: body[name] for name in names})
@@ -79,6 +100,8 @@ class Manifest:
             check_relative(path, where)
             if path not in manifest.files:
                 raise ArtifactError(f"{where} has no hash of {path!r}; do not use this artifact")
+        if stated != manifest.model_digest:
+            raise ArtifactError(f"{where} was edited: its {MODEL_DIGEST} does not fit; export the artifact again")
         return manifest
 
 

@@ -18,6 +18,18 @@ class Artifact:
     folder: Path
     manifest: Manifest
 
+    def __str__(self) -> str:
+        """What it is and where, what it was judged against and how far off it is, in one line."""
+        parity, model = self.manifest.parity, self.manifest.model
+        variants = ", ".join(self.manifest.variants) or "TorchScript"
+        if parity is None:
+            verdict = "not compared with anything"
+        else:
+            positions = sum(int(figures["positions"]) for figures in parity["targets"].values())
+            verdict = f"{'passed' if parity['passed'] else 'FAILED'} at {positions} positions"
+            verdict += f" against {model['judged_against']}" if "judged_against" in model else ""
+        return f"{self.folder}: {self.manifest.name} in {variants}, {self.size_bytes() / 1e6:.1f} MB, {verdict}"
+
     @classmethod
     def open(cls, folder: str | Path) -> Artifact:
         """The artifact in `folder`; only its manifest is read.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,9 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+
+from gpt_export.artifact.machine import available_cores
+from gpt_export.runtime.options import CPU, session_options
 
 LEAST_BYTES, MOST_BYTES = 2**29, 2**31
 CACHES = 4
@@ -53,11 +55,6 @@ def measure_bandwidth(threads: int | None = None, size_bytes: int | None = None)
     }
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def largest_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
     """Bytes of the largest cache that Linux tells of; 0 where it tells of none."""
     found = [0]
@@ -85,9 +82,8 @@ def _product(matrix: NDArray[np.float32], threads: int) -> Callable[[], Any]:
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     graph = helper.make_graph([node], "product", [values["x"], values["w"]], [values["y"]])
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    options: Any = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    options = session_options(threads=threads)
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=list(CPU))
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(np.ones((1, rows), dtype=np.float32)))
     binding.bind_ortvalue_input("w", ort.OrtValue.ortvalue_from_numpy(matrix))

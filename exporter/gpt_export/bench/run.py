@@ -13,8 +13,9 @@ from typing import Any
 
 import onnxruntime as ort
 
+from gpt_export.artifact.machine import available_cores, processor
 from gpt_export.artifact.reading import Artifact
-from gpt_export.bench.bandwidth import available_cores, measure_bandwidth
+from gpt_export.bench.bandwidth import measure_bandwidth
 from gpt_export.bench.bytes_read import bytes_per_token
 from gpt_export.bench.plan import BenchConfig, Plan, plan
 from gpt_export.errors import ArtifactError
@@ -65,18 +66,20 @@ def benchmark(
         entry = artifact.manifest.variants[variant]
         values["profile"] = entry.get("profile", "portable")
         values["roofline"] = roofline(values, bytes_per_token(paths[variant]), _cache_bytes(entry, planned), bandwidth)
-    uncached = [variant for variant in chosen if not artifact.manifest.variants[variant]["cache"]]
     return {
         "artifact": artifact.manifest.name,
         "bandwidth": bandwidth,
         "machine": machine(),
-        "notes": [
-            *planned.notes,
-            *(f"{variant} has no cache: every step runs all tokens again" for variant in uncached),
-        ],
+        "notes": [*planned.notes, *_uncached(artifact, chosen)],
         "plan": planned.to_dict(),
         "variants": found,
     }
+
+
+def _uncached(artifact: Artifact, variants: Sequence[str]) -> list[str]:
+    """A note on each variant whose steps run all tokens again."""
+    uncached = [variant for variant in variants if not artifact.manifest.variants[variant]["cache"]]
+    return [f"{variant} has no cache: every step runs all tokens again" for variant in uncached]
 
 
 def roofline(values: dict[str, Any], weights_bytes: int, cache_bytes: int, bandwidth: dict[str, Any]) -> dict[str, Any]:
@@ -101,13 +104,8 @@ def roofline(values: dict[str, Any], weights_bytes: int, cache_bytes: int, bandw
 
 def machine() -> dict[str, Any]:
     """What of the machine decides the figures; neither its name nor its paths."""
-    cpu = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    return {"cores": available_cores(), "cpu": cpu, "onnxruntime": ort.__version__, "python": platform.python_version()}
+    versions = {"onnxruntime": ort.__version__, "python": platform.python_version()}
+    return {"cores": available_cores(), "cpu": processor()} | versions
 
 
 def _measured(artifact: Artifact, variant: str, planned: Plan) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from gpt_export.cli.options import echo_result
 def inspect(path: Path) -> None:
     """Show what an artifact, or any .onnx file, holds: signature, opset, operators, sizes, hashes.
 
-    Nothing is run, and of an artifact nothing is verified; `gpt-export validate` does that.
+    Nothing is run. Of an artifact the manifest's digests are verified, the files themselves by `gpt-export validate`.
     """
     from gpt_export.artifact.inspection import (  # onnx is slow to import; --help must stay instant
         inspect_path,

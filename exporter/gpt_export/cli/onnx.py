@@ -43,6 +43,13 @@ from gpt_export.graph.opsets import DEFAULT_OPSET, OPSETS
     metavar="FILE",
     help="A UTF-8 text of the model's domain, for better int4 (GPTQ).",
 )
+@click.option(
+    "--road",
+    type=click.Choice(["auto", "script", "export"]),
+    default="auto",
+    show_default=True,
+    help="How a module becomes a graph: by torch.jit.script, by torch.export, or by the first that takes it.",
+)
 @click.option("--torchscript", is_flag=True, default=None, help="Write model.pt for a checkpoint too.")
 @click.option("--single-file", is_flag=True, help="Keep the weights in model.onnx; below 2 GB.")
 @export_options
@@ -50,9 +57,9 @@ from gpt_export.graph.opsets import DEFAULT_OPSET, OPSETS
 def onnx(source: str, **options: Any) -> None:
     """Export SOURCE to a validated ONNX artifact.
 
-    SOURCE is a checkpoint (of the book's code, nanoGPT, or Hugging Face GPT-2: file or folder), a known name
-    (dummy-124m, gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m: these sizes with seeded random weights), or
-    package.module:factory, a callable that returns a torch.nn.Module from int64 (batch, sequence) to float32 logits.
+    SOURCE is package.module:factory, a class or function of yours that gives a torch.nn.Module from int64 ids (batch,
+    sequence) to scores, on --weights of your own; a checkpoint (of the book's code, nanoGPT, or a Hugging Face folder);
+    or a known name (dummy-124m, gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m: these sizes with seeded random weights).
     """
     from gpt_export.cli.publish import publish  # torch is slow to import; --help must stay instant
 

@@ -32,7 +32,7 @@ def export_options(command: F) -> F:
             click.option(
                 "--seed", type=click.IntRange(0), default=123, show_default=True, help="Seed of weights and ids."
             ),
-            config_option,
+            source_options,
             click.option("--force", is_flag=True, help="Replace an artifact that is there."),
             gate_option,
             html_option,
@@ -122,13 +122,31 @@ def read_text(path: Path) -> str:
         raise TextError(f"{path} is not a readable UTF-8 text: {error}; convert it") from error
 
 
-config_option = click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="JSON of the book's configuration, for its checkpoints: they do not say n_heads.",
-)
+def source_options(command: F) -> F:
+    """Adds what a SOURCE does not say itself: its configuration, its head count, its weights."""
+    options = (
+        click.option(
+            "--config",
+            "config_file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="JSON that a factory takes; for checkpoints of the book's code, its configuration.",
+        ),
+        click.option(
+            "--heads", type=click.IntRange(1), metavar="N", help="Heads of a checkpoint that does not say it."
+        ),
+        click.option(
+            "--weights",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A checkpoint to load into the class that package.module:factory names.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 gate_option = click.option(
     "--gate",
     type=click.Choice(["enforce", "report", "off"]),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from gpt_export.cli.report_page import refuse_inside, write_page
 from gpt_export.errors import ConfigError, ParityError
 from gpt_export.gate.report import ParityReport
 from gpt_export.graph.opsets import DEFAULT_OPSET
+from gpt_export.graph.roads import Road
 from gpt_export.pipeline.config import ExportConfig, Gate, Profile
 from gpt_export.pipeline.stages import export
 from gpt_export.report.page import REPORT_NAME, report_html
@@ -27,6 +30,9 @@ def publish(
     seed: int,
     force: bool,
     config_file: Path | None,
+    heads: int | None,
+    weights: Path | None,
+    road: Road = "auto",
     cached: bool = True,
     suffix: str = "",
     onnx: bool = True,
@@ -48,6 +54,8 @@ def publish(
         gate=gate,
         torchscript=torchscript,
         profile=profile,
+        road=road,
+        cache=cached,
         precisions=names_in(precisions),
         calibration=None if calibration is None else read_text(calibration),
         single_file=single_file,
@@ -55,24 +63,32 @@ def publish(
     )
     if html and gate == "off":
         raise ConfigError("--html needs a comparison to show; leave --gate off out")
-    with progress() as on_stage:
+    # What the user's code prints is no result of ours.
+    with progress() as on_stage, contextlib.redirect_stdout(sys.stderr):
         on_stage("read the source")
-        found = read_source(source, seed=seed, config_file=config_file, cached=cached)
+        found = read_source(source, seed=seed, config_file=config_file, heads=heads, weights=weights, cached=cached)
         target = output or ARTIFACTS / f"{found.name}{suffix}"
         if html:
             refuse_inside(html, target)
-        try:
+        with _refusal_shown(html, found.name):
             artifact = export(found, config, target, replace=force, on_stage=on_stage)
-        except ParityError as error:
-            if html and isinstance(error.report, ParityReport):
-                manifest = error.manifest if isinstance(error.manifest, Manifest) else None
-                write_page(html, report_html(error.report, manifest, name=found.name))
-            raise
     if html:
         write_page(html, (artifact.folder / REPORT_NAME).read_text(encoding="utf-8"))
     echo_result(
         {"artifact": str(artifact.folder), "manifest": artifact.manifest.to_dict()}, summary(artifact, output or target)
     )
+
+
+@contextlib.contextmanager
+def _refusal_shown(html: Path | None, name: str) -> Iterator[None]:
+    """Writes the page of a comparison that fails inside, for which nothing is published; the error goes on."""
+    try:
+        yield
+    except ParityError as error:
+        if html and isinstance(error.report, ParityReport):
+            manifest = error.manifest if isinstance(error.manifest, Manifest) else None
+            write_page(html, report_html(error.report, manifest, name=name))
+        raise
 
 
 def summary(artifact: Artifact, shown: Path) -> str:
@@ -116,5 +132,7 @@ def _parity_lines(parity: Mapping[str, Any]) -> list[str]:
     if weights := parity["weights"]:
         equal = weights["checked"] - len(weights["mismatches"])
         lines.append(f"  weights: {equal} of {weights['checked']} equal bit for bit")
+    if judge := parity.get("judged_against"):
+        lines.append(f"  judged against {judge}")
     lines += [f"  FAILED {failure}" for failure in parity["failures"]]
     return lines + [f"  note: {note}" for note in parity["notes"]]

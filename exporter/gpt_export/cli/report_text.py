@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gpt_export.artifact.machine import in_words
 from gpt_export.gate.report import CaseResult, ParityReport
 
 WIDTH = 120
@@ -31,6 +32,10 @@ def print_report(report: ParityReport, what: str) -> None:
     if weights := report.weights:
         equal = weights.checked - len(weights.mismatches)
         console.print(f"weights: {equal} of {weights.checked} equal bit for bit")
+    if report.judged_against:
+        console.print(Text(f"judged against {report.judged_against}"))
+    if report.measured_on:
+        console.print(Text(f"measured on {in_words(report.measured_on)}", "dim"))
     if fault := report.first_fault:
         console.print(Text(fault.explain(), "red"))
     for line in (*[f"FAILED {failure}" for failure in report.failures], *[f"note: {note}" for note in report.notes]):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gpt_export.cli.errors import run_options
-from gpt_export.cli.options import as_json, case_options, comparison, config_option, echo_json
+from gpt_export.cli.options import as_json, case_options, comparison, echo_json, source_options
 from gpt_export.cli.report_page import html_option, refuse_inside, write_page
 
 
@@ -17,11 +19,19 @@ from gpt_export.cli.report_page import html_option, refuse_inside, write_page
 @click.option(
     "--against", metavar="SOURCE", help="What to compare with.  [default: the source that the manifest names]"
 )
-@config_option
+@source_options
 @case_options
 @html_option
 @run_options
-def validate(artifact: Path, against: str | None, config_file: Path | None, html: Path | None, **options: Any) -> None:
+def validate(
+    artifact: Path,
+    against: str | None,
+    config_file: Path | None,
+    heads: int | None,
+    weights: Path | None,
+    html: Path | None,
+    **options: Any,
+) -> None:
     """Compare a published ARTIFACT, or any .onnx file, with its source.
 
     Of an artifact the hashes are verified first, and the source is made again where the manifest suffices for that (a
@@ -42,7 +52,16 @@ def validate(artifact: Path, against: str | None, config_file: Path | None, html
         is_file = artifact.is_file() or (artifact.suffix == ".onnx" and not artifact.is_dir())
         compare = revalidate_file if is_file else revalidate
         settings = GateSettings(**comparison(**options))
-        report = compare(artifact, settings, against=against, config_file=config_file, on_stage=on_stage)
+        with redirect_stdout(sys.stderr):  # what the user's code prints is no result of ours
+            report = compare(
+                artifact,
+                settings,
+                against=against,
+                config_file=config_file,
+                heads=heads,
+                weights=weights,
+                on_stage=on_stage,
+            )
     if html:
         manifest = None if is_file else read_manifest(artifact)
         write_page(html, report_html(report, manifest, name=artifact.name))

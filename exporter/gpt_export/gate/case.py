@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from gpt_export.gate.parity import Shown
 
+FIRST_PREFIXES = 17
+"""Prefixes up to this length are all run; of longer ones those whose length is a power of two, and the whole."""
 Need = Literal["ids", "mask", "cache"]
 """What a candidate must take to run a case: ids alone, an attention mask, or a past as well."""
 
@@ -30,6 +32,8 @@ class Case:
     chunks: tuple[int, ...] = ()
     """Lengths of the pieces that a cached candidate is fed; empty for one pass."""
     needs: Need = "ids"
+    by_prefix: bool = False
+    """Whether each position is the end of a run of its own, for models that score the last position alone."""
     is_text: bool = False
     """Whether the ids are a tokenized text, so that perplexity means something."""
 
@@ -62,4 +66,18 @@ class Case:
         if self.is_text:
             targets = np.full_like(self.ids, -1)
             targets[:, :-1] = np.where(self.mask[:, 1:] > 0, self.ids[:, 1:], -1)
-        return Shown(self.name, self.mask.astype(bool), self.note, targets)
+        return Shown(self.name, self.compared(), self.note, targets)
+
+    def ends(self) -> list[int]:
+        """Lengths of the prefixes that are run where positions are told by prefixes: the first ones, and ever fewer."""
+        length = self.ids.shape[1]
+        return [end for end in range(1, length + 1) if end <= FIRST_PREFIXES or end & (end - 1) == 0 or end == length]
+
+    def compared(self) -> NDArray[np.bool_]:
+        """Which positions are compared, bool (batch, sequence)."""
+        compared = self.mask.astype(bool)
+        if self.by_prefix:
+            shown = np.zeros(self.ids.shape[1], dtype=bool)
+            shown[np.array(self.ends()) - 1] = True
+            compared &= shown
+        return compared

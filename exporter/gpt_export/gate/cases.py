@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from gpt_export_models.tokenizer import pad
 from numpy.typing import NDArray
@@ -43,7 +45,10 @@ def choose_cases(source: Source, settings: GateSettings) -> tuple[Case, ...]:
         cases += cache_cases(source.context_length, source.vocab_size, seed=settings.seed)
     spent = sum(case.positions for case in cases)
     grid = grid_cases(source.context_length, source.vocab_size, full=settings.full, seed=settings.seed, spent=spent)
-    return select((*cases, *grid), settings.cases)
+    chosen = select((*cases, *grid), settings.cases)
+    if source.answers.positions == "all":
+        return chosen
+    return tuple(replace(case, by_prefix=True) for case in chosen)
 
 
 def select(cases: tuple[Case, ...], names: tuple[str, ...]) -> tuple[Case, ...]:

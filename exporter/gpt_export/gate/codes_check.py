@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.gate.weights_check import stored_array
 from gpt_export.weights.layout import Coded, Layout
 
@@ -51,16 +50,15 @@ class CodesResult:
         }
 
 
-def check_codes(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> CodesResult:
+def check_codes(model: OnnxModel, weights: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> CodesResult:
     """Every matrix of the file that is stored as codes and scales, against its source.
 
     Args:
-        path: the `.onnx` file, its external data beside it.
+        model: the `.onnx` file, its external data beside it.
         weights: of the source, (N outputs, K inputs).
         layouts: by initializer.
     """
-    proto = onnx.load(path, load_external_data=False)
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     parts: dict[tuple[str, ...], dict[str, tuple[str, Coded]]] = {}
     swapped = set()
     for name, layout in layouts.items():
@@ -72,7 +70,7 @@ def check_codes(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[str,
     faults, elements = [], 0
     for sources, pair in parts.items():
         (codes_name, coded), (scales_name, _) = pair["codes"], pair["scales"]
-        codes, scales = (stored_array(tensors[name], path.parent) for name in (codes_name, scales_name))
+        codes, scales = (stored_array(tensors[name], model.path.parent) for name in (codes_name, scales_name))
         sums = _compared(_source_rows(weights, sources, sources in swapped), codes, scales, coded)
         elements += sums.elements
         label = " + ".join(sources)

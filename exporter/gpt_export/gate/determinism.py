@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import onnx
 from onnx import numpy_helper
 
-from gpt_export.artifact.onnx_model import read_model
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.linting.finding import Severity
 from gpt_export.linting.rules.training import training
 from gpt_export.linting.settings import LintSettings
 from gpt_export.runtime.signature import NUM_LOGITS_TO_KEEP
 
 
-def random_nodes(path: Path) -> tuple[str, ...]:
+def random_nodes(model: OnnxModel) -> tuple[str, ...]:
     """What in the file draws random numbers or behaves as in training, in words; empty for a graph that may be judged.
 
     Outputs alone do not show it: onnxruntime takes a Dropout out of the graph whatever its mode, other runtimes do not.
-
-    Raises:
-        ArtifactError: the file is not an ONNX model.
     """
-    found = training(read_model(path), LintSettings())
+    found = training(model, LintSettings())
     return tuple(finding.message for finding in found if finding.severity is Severity.ERROR)
 
 
-def wrong_defaults(path: Path) -> tuple[str, ...]:
+def wrong_defaults(model: OnnxModel) -> tuple[str, ...]:
     """What is wrong with the inputs that nobody has to feed, in words. Our own session feeds them; others do not."""
-    graph = onnx.load(path, load_external_data=False).graph
     return tuple(
-        f"{path.name}: {tensor.name} is {found} unless it is fed, not 0, so that logits are left out unasked"
-        for tensor in graph.initializer
+        f"{model.path.name}: {tensor.name} is {found} unless it is fed, not 0, so that logits are left out unasked"
+        for tensor in model.graph.initializer
         if tensor.name == NUM_LOGITS_TO_KEEP and (found := int(numpy_helper.to_array(tensor))) != 0
     )

@@ -44,23 +44,26 @@ def measure_error(module: nn.Module, ids: NDArray[np.int64]) -> tuple[float, flo
     tokens = torch.from_numpy(ids)
     with torch.no_grad():
         single: Tensor = module(tokens)
-        double = _run_in_double(module, tokens)
+        double = run_in_double(module, tokens)
     if double is None or double.dtype != torch.float64:
         return None
+    single, double = (scores.reshape(len(ids), -1, scores.shape[-1]) for scores in (single, double))
     reference = double.numpy()
-    scale = root_mean_square(reference, np.ones(ids.shape, dtype=bool))
-    worst = max(float((single[:, i].double() - double[:, i]).abs().max()) for i in range(ids.shape[1]))
+    scale = root_mean_square(reference, np.ones(reference.shape[:2], dtype=bool))
+    worst = max(float((single[:, i].double() - double[:, i]).abs().max()) for i in range(single.shape[1]))
     return worst, scale
 
 
-def _run_in_double(module: nn.Module, tokens: Tensor) -> Tensor | None:
+@torch.no_grad()
+def run_in_double(module: nn.Module, tokens: Tensor) -> Tensor | None:
+    """What `module` returns in float64; None if it does not run so."""
     try:
         with in_double(module):
             return cast(Tensor, module(tokens))
-    except (RuntimeError, TypeError):  # a forward that reads its submodules' weights needs all of them at once
+    except Exception:  # a forward that reads its submodules' weights needs all of them at once
         try:
             return cast(Tensor, copy.deepcopy(module).double()(tokens))
-        except (RuntimeError, TypeError) as error:  # a dtype written into the module
+        except Exception as error:  # a dtype written into the module
             logger.info("the module does not run in float64: %s", error)
             return None
 

@@ -7,6 +7,7 @@ is exact (Sterbenz, "Floating-Point Computation", 1974), and anything further ap
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -86,16 +87,8 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
     Positions outside the case's mask count for nothing. An error is never raised for a wrong candidate: it is a
     result that did not pass.
     """
-    fault = ""
-    if candidate.shape != reference.shape:
-        fault = f"the logits have shape {list(candidate.shape)}, not {list(reference.shape)}"
-    elif candidate.dtype != np.float32:
-        fault = f"the logits are {candidate.dtype}, not float32"
-    if fault:
-        return CaseResult.faulty(case.name, case.mask.shape, case.note, fault)
     scale = root_mean_square(reference, case.mask)
-    if not math.isfinite(scale):
-        fault = "the original's own logits hold NaN or Inf, so nothing can be said; look for it in the model"
+    if fault := _incomparable(reference, candidate, scale):
         return CaseResult.faulty(case.name, case.mask.shape, case.note, fault)
     atol, rtol = tolerance.at(scale)
     tie = None if tolerance.limits.bounds_logits else (tolerance.limits.tie_nats or 0.0)
@@ -112,6 +105,25 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
 
     with ThreadPoolExecutor(_WORKERS) as pool:
         parts = list(pool.map(measure, slices(case.mask, reference.shape[2])))
+    return _result(case, parts, by_position, tolerance, scale, reference.shape[2])
+
+
+def _incomparable(reference: Logits, candidate: Logits, scale: float) -> str:
+    """What keeps the two from being compared, in words; empty if nothing does."""
+    if candidate.shape != reference.shape:
+        return f"the logits have shape {list(candidate.shape)}, not {list(reference.shape)}"
+    if candidate.dtype != np.float32:
+        return f"the logits are {candidate.dtype}, not float32"
+    if not math.isfinite(scale):
+        return "the original's own logits hold NaN or Inf, so nothing can be said; look for it in the model"
+    return ""
+
+
+def _result(
+    case: Shown, parts: Sequence[_Sums], by_position: Logits, tolerance: Tolerance, scale: float, vocab_size: int
+) -> CaseResult:
+    """What the slices of a case add up to, beside what is allowed."""
+    atol, rtol = tolerance.at(scale)
     worst = max(parts, key=lambda sums: (sums.worst_ratio, sums.max_abs))
     count = int(case.mask.sum())
     signal, noise = sum(sums.signal for sums in parts), sum(sums.noise for sums in parts)
@@ -140,7 +152,7 @@ def compare(case: Shown, reference: Logits, candidate: Logits, tolerance: Tolera
         error_by_position=tuple(float(f"{error:.2g}") for error in by_position),
         perplexity_tokens=n_targets,
         perplexity_limit=tolerance.limits.perplexity_change,
-        vocab_size=reference.shape[2],
+        vocab_size=vocab_size,
         kl_limit=tolerance.limits.kl_mean,
         top1_limit=tolerance.limits.top1,
     )

@@ -226,6 +226,8 @@ class ParityReport:
     notes: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     """What forbids to believe the file whatever its outputs were, such as a Dropout in training mode."""
+    reference_faults: tuple[str, ...] = ()
+    """What keeps the reference from being a decoder, so that nothing can be judged by it."""
     layers: tuple[Deviation, ...] = ()
     """Activations along the graph on the worst case, in topological order."""
     layers_case: str = ""
@@ -234,6 +236,10 @@ class ParityReport:
     """The worst case token by token, see `gpt_export.gate.opened`."""
     quantized: Mapping[str, Any] = field(default_factory=dict)
     """By variant, how far its quantised matrices are from their source; see `gpt_export.gate.codes_check`."""
+    judged_against: str = ""
+    """What the reference is, in words; see `Source.judged_against`."""
+    measured_on: Mapping[str, Any] = field(default_factory=dict)
+    """The machine whose rounding the figures have; see `gpt_export.gate.measured_on`."""
 
     @property
     def first_fault(self) -> Deviation | None:
@@ -252,7 +258,7 @@ class ParityReport:
             for result in results
             if not result.passed
         ]
-        return (*self.faults, *weights, *cases)
+        return (*self.reference_faults, *self.faults, *weights, *cases)
 
     @property
     def passed(self) -> bool:
@@ -266,10 +272,12 @@ class ParityReport:
             "passed": self.passed,
             "failures": list(self.failures),
             "first_fault": fault.to_dict() if fault else None,
+            "judged_against": self.judged_against,
+            "measured_on": dict(self.measured_on),
             "noise": self.noise,
             "limits": self.limits.to_dict(),
             "notes": list(self.notes),
-            "faults": list(self.faults),
+            "faults": [*self.reference_faults, *self.faults],
             "weights": None if self.weights is None else self.weights.to_dict(),
             "quantized": {name: dict(figures) for name, figures in self.quantized.items()},
             "targets": {target: _worst(results) for target, results in self.targets.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpt_export.gate.tracing.activations import Array, Feed
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
 
+LOGITS_AXES = 3
 Run = Callable[[Case], Logits]
 """A case to its logits, float32 (batch, sequence, vocabulary); those at padding mean nothing."""
 
@@ -83,14 +85,53 @@ def _is_fused(session: ort.InferenceSession) -> bool:
     return any(value.name == NUM_LOGITS_TO_KEEP for value in session.get_overridable_initializers())
 
 
+def run_whole(run: Run, case: Case) -> Logits:
+    """The scores of a case at every position that is compared, also of what scores the last position alone."""
+    found = run(case)
+    if not case.by_prefix or (found.ndim == LOGITS_AXES and found.shape[1] == case.ids.shape[1]):
+        return found
+    return run_prefixes(run, case)
+
+
+def run_prefixes(run: Run, case: Case) -> Logits:
+    """The scores of every prefix's last position, or of the prefix as a whole, where that prefix ends.
+
+    They are (batch, sequence, width), and mean nothing at positions that are not `case.compared()`.
+    """
+    scores: Logits | None = None
+    for end in case.ends():
+        ids, mask = np.ascontiguousarray(case.ids[:, :end]), case.mask[:, :end]
+        found = run(replace(case, ids=ids, mask=mask, chunks=(), by_prefix=False))
+        found = found[:, -1] if found.ndim == LOGITS_AXES else found
+        if scores is None:
+            scores = np.zeros((*case.ids.shape, found.shape[1]), np.float32)
+        scores[:, end - 1] = found
+    assert scores is not None
+    return scores
+
+
 def run_rows_alone(module: nn.Module, case: Case) -> Logits:
     """The eager logits of a case: of the whole batch, or of every row alone where some are padded."""
     if case.mask.all():
-        return logits_of(module, case.ids)
+        return run_whole(run_of_module(module), case)
+    if case.by_prefix:
+        return _run_prefixes_alone(module, case)
     alone = [logits_of(module, row)[0] for row in case.rows()]
     logits = np.zeros((*case.ids.shape, alone[0].shape[-1]), np.float32)
     logits[case.mask.astype(bool)] = np.concatenate(alone)
     return logits
+
+
+def _run_prefixes_alone(module: nn.Module, case: Case) -> Logits:
+    scores: Logits | None = None
+    for row, position in np.argwhere(case.compared()):
+        kept = case.mask[row, : position + 1].astype(bool)
+        found = logits_of(module, np.ascontiguousarray(case.ids[row : row + 1, : position + 1][:, kept]))
+        if scores is None:
+            scores = np.zeros((*case.ids.shape, found.shape[-1]), np.float32)
+        scores[row, position] = found.reshape(-1, found.shape[-1])[-1]
+    assert scores is not None
+    return scores
 
 
 def logits_of(module: nn.Module, ids: NDArray[np.int64]) -> Logits:

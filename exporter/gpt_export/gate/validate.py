@@ -5,22 +5,26 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
-from gpt_export.errors import ArtifactError, ConfigError, GptExportError
+from gpt_export.errors import ArtifactError, ConfigError, GptExportError, SourceError
 from gpt_export.gate.case import Case, Need
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.noise import NOISE_CEILING, assumed_noise, measure_error, measure_noise
 from gpt_export.gate.opened import Describe, open_case
 from gpt_export.gate.parity import Logits, Tolerance, compare
+from gpt_export.gate.reference import reference_faults
 from gpt_export.gate.report import CaseResult
-from gpt_export.gate.runs import Run, logits_of, run_rows_alone
+from gpt_export.gate.runs import Run, logits_of, run_rows_alone, run_whole
 from gpt_export.progress import OnStage
+from gpt_export.runtime.signature import Head
+from gpt_export.sources.places import blame
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ class Comparison:
     opened: Mapping[str, Any] | None
     """The worst case token by token."""
     notes: tuple[str, ...]
+    faults: tuple[str, ...] = ()
+    """What keeps the reference from being a decoder."""
 
 
 class ReferenceLogits:
@@ -59,9 +65,17 @@ class ReferenceLogits:
 
         Raises:
             OSError: the logits cannot be written.
+            SourceError: the reference fails.
         """
         for case in cases:
-            np.save(self._path(case), run_rows_alone(reference, case))
+            try:
+                logits = run_rows_alone(reference, case)
+            except Exception as error:  # the user's code
+                raise SourceError(
+                    f"{type(reference).__name__} fails on ids of shape {list(case.ids.shape)}: {blame(error)}; state a "
+                    "context_length that it runs on"
+                ) from error
+            np.save(self._path(case), logits)
 
     def of(self, case: Case) -> Logits:
         """The logits of one case, mapped from their file."""
@@ -79,6 +93,8 @@ def validate(
     scratch: Path,
     on_stage: OnStage,
     *,
+    head: Head | None = None,
+    vocab_size: int = 0,
     describe: Describe | None = None,
     let_go: Callable[[], None] = lambda: None,
 ) -> Comparison:
@@ -91,6 +107,8 @@ def validate(
         reference: hands out the eager module; it is let go before the first candidate is opened.
         candidates: by target; a case that a candidate cannot take is left out for it.
         scratch: a folder for the reference's logits.
+        head: what the reference says of its ids; None asks nothing of it.
+        vocab_size: how many ids there are.
         describe: the text of a token, where there is a tokenizer.
         let_go: called when the reference has run, to take mapped weights out of memory.
     """
@@ -101,50 +119,78 @@ def validate(
         cases = (*cases, *greedy_cases(module, cases))
     logits.record(module, cases)
     noise, notes = probe_noise(module, cases)
+    faults = () if head is None else reference_faults(module, _probe_ids(cases), head, vocab_size)
     del module
     let_go()
     results: dict[str, tuple[CaseResult, ...]] = {}
-    opened, opened_ratio = None, -1.0
+    judging = _Judging(reference, logits, noise, describe)
     for target, candidate in candidates.items():
         on_stage(f"run {target}")
         gc.collect()
-        taken = [case for case in cases if case.needs in candidate.takes]
-        if not taken:
-            names = ", ".join(case.name for case in cases)
-            raise ConfigError(f"none of the cases {names} can be run on {target}; choose default, or another case")
-        try:
-            run = candidate.open()
-        except ArtifactError as error:  # the runtime refuses the file: no case of it can be believed
-            reason = " ".join(str(error).split())
-            results[target] = tuple(
-                CaseResult.faulty(case.name, case.ids.shape, case.note, f"does not load: {reason}") for case in taken
-            )
-            continue
-        found = []
-        for case in taken:
-            result, produced = _compared(case, run, logits, Tolerance(limits=candidate.limits, noise=noise))
-            if not result.passed:
-                result = _second_opinion(result, produced, case, reference, logits, candidate.limits)
-            found.append(result)
-            if produced is not None and result.limit is not None and result.worst_ratio > opened_ratio:
-                opened_ratio = result.worst_ratio
-                opened = open_case(target, case, logits.of(case), produced, result.worst_index, describe)
-        results[target] = tuple(found)
-        del run
+        results[target] = judging.results(target, candidate, cases)
     if noise > NOISE_CEILING:
         fault = f"eager float32 is {noise:.2g} of its logits off float64, too much to judge by; is dropout left on?"
         results = {target: tuple(result.with_fault(fault) for result in found) for target, found in results.items()}
-    return Comparison(results, noise, opened, notes)
+    return Comparison(results, noise, judging.opened, notes, faults)
+
+
+@dataclass(slots=True)
+class _Judging:
+    """What every candidate is held to, and the worst case so far."""
+
+    reference: Callable[[], nn.Module]
+    logits: ReferenceLogits
+    noise: float
+    describe: Describe | None
+    opened: Mapping[str, Any] | None = None
+    """Of the cases whose logits are bounded, the one that used most of what it is allowed, token by token."""
+    opened_ratio: float = -1.0
+
+    def results(self, target: str, candidate: Candidate, cases: tuple[Case, ...]) -> tuple[CaseResult, ...]:
+        """The verdicts on the cases that the candidate can take, which is opened for them."""
+        taken = _taken(target, candidate, cases)
+        try:
+            run = candidate.open()
+        except ArtifactError as error:  # the runtime refuses the file: no case of it can be believed
+            return _unloaded(taken, error)
+        return tuple(self._result(target, case, run, candidate.limits) for case in taken)
+
+    def _result(self, target: str, case: Case, run: Run, limits: Limits) -> CaseResult:
+        result, found = _compared(case, run, self.logits, Tolerance(limits=limits, noise=self.noise))
+        if not result.passed:
+            result = _second_opinion(result, found, case, self.reference, self.logits, limits)
+        if found is not None and result.limit is not None and result.worst_ratio > self.opened_ratio:
+            self.opened_ratio = result.worst_ratio
+            self.opened = open_case(target, case, self.logits.of(case), found, result.worst_index, self.describe)
+        return result
+
+
+def _taken(target: str, candidate: Candidate, cases: tuple[Case, ...]) -> list[Case]:
+    taken = [case for case in cases if case.needs in candidate.takes]
+    if not taken:
+        names = ", ".join(case.name for case in cases)
+        raise ConfigError(f"none of the cases {names} can be run on {target}; choose default, or another case")
+    return taken
+
+
+def _unloaded(cases: Iterable[Case], error: ArtifactError) -> tuple[CaseResult, ...]:
+    reason = " ".join(str(error).split())
+    return tuple(CaseResult.faulty(case.name, case.ids.shape, case.note, f"does not load: {reason}") for case in cases)
 
 
 def probe_noise(reference: nn.Module, cases: Iterable[Case]) -> tuple[float, tuple[str, ...]]:
     """The reference's own float32 noise on the first positions of the longest case, and notes on it."""
-    longest = max(cases, key=lambda case: min(case.ids.shape[1], PROBE_POSITIONS))
-    noise = measure_noise(reference, np.ascontiguousarray(next(longest.rows())[:, :PROBE_POSITIONS]))
+    noise = measure_noise(reference, _probe_ids(cases))
     if noise is None:
         noise = assumed_noise(reference)
         return noise, (f"the reference does not run in float64; its noise is taken to be {noise:.2g}",)
     return noise, ()
+
+
+def _probe_ids(cases: Iterable[Case]) -> NDArray[np.int64]:
+    """The first positions of the longest case, one row."""
+    longest = max(cases, key=lambda case: min(case.ids.shape[1], PROBE_POSITIONS))
+    return np.ascontiguousarray(next(longest.rows())[:, :PROBE_POSITIONS])
 
 
 def greedy_cases(reference: nn.Module, cases: Iterable[Case]) -> tuple[Case, ...]:
@@ -161,14 +207,15 @@ def greedy_cases(reference: nn.Module, cases: Iterable[Case]) -> tuple[Case, ...
         likeliest = logits_of(reference, ids)[:, -1].argmax(axis=-1)
         ids = np.concatenate([ids, likeliest[:, None].astype(np.int64)], axis=1)
     chunks = (prompt, *(1,) * (ids.shape[1] - prompt))
-    return (Case("greedy", ids, np.ones_like(ids), "greedy decoding follows eager's", chunks=chunks, needs="cache"),)
+    reason = "greedy decoding follows eager's"
+    return (replace(case, name="greedy", ids=ids, mask=np.ones_like(ids), reason=reason, chunks=chunks),)
 
 
 def _compared(case: Case, run: Run, logits: ReferenceLogits, tolerance: Tolerance) -> tuple[CaseResult, Logits | None]:
     """The verdict on a case, and the candidate's logits where there are some of the right shape."""
     expected = logits.of(case)
     try:
-        found = run(case)
+        found = run_whole(run, case)
     except Exception as error:  # onnxruntime and TorchScript raise what they like; a case that cannot run has failed
         if isinstance(error, GptExportError | RuntimeError | ValueError) or "onnxruntime" in type(error).__module__:
             reason = " ".join(str(error).split())

@@ -13,28 +13,29 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.gate.report import WeightsResult
 from gpt_export.weights.layout import Layout
 
 _BLOCK_ELEMENTS = 4 * 1024 * 1024
 
 
-def check_weights(path: Path, weights: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> WeightsResult:
+def check_weights(model: OnnxModel, weights: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> WeightsResult:
     """Whether every initializer with a layout holds exactly its source's numbers.
 
     Args:
-        path: the `.onnx` file, its external data beside it.
+        model: the `.onnx` file, its external data beside it.
         weights: source tensors; a narrower type than the file's counts as equal when widening gives the same bits.
         layouts: by initializer, the source and whether its axes are swapped.
     """
-    model = onnx.load(path, load_external_data=False)
+    folder = model.path.parent
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     mismatches, size_bytes = [], 0
     for name, layout in layouts.items():
         if name not in initializers:
-            mismatches.append(f"weight {layout.label}: {path.name} has no initializer {name}")
+            mismatches.append(f"weight {layout.label}: {model.path.name} has no initializer {name}")
             continue
-        stored = stored_array(initializers[name], path.parent)
+        stored = stored_array(initializers[name], folder)
         size_bytes += stored.nbytes
         mismatches += _differences(stored.T if layout.transposed else stored, layout.sources, weights)
     return WeightsResult(checked=len(layouts), size_bytes=size_bytes, mismatches=tuple(mismatches))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt_export.errors import ScriptError
+from gpt_export.graph.causes import first_sentence, user_frame
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,10 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
     except Exception as error:  # torch raises a dozen unrelated types here, RuntimeError and OSError among them
         # A class that failed stays half-defined there, and its next attempt would fail for that reason instead.
         torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
+        what = "rewrite that line" if user_frame(error) else "write that part"
         raise ScriptError(
             f"{type(module).__name__} does not script: {reason(error)}; "
-            "rewrite that line in the subset of Python that TorchScript compiles"
+            f"{what} in the subset of Python that TorchScript compiles"
         ) from error
     return scripted
 
@@ -124,7 +125,5 @@ def _exporter_utils() -> tuple[Any, Callable[..., Any]] | None:
 
 def reason(error: Exception) -> str:
     """torch's reason in one line, with the user's file and line where torch names them."""
-    text = str(error).strip() or type(error).__name__
-    first = re.sub(r"\s+", " ", text.split("\n", 1)[0]).rstrip(":. ")
-    places = re.findall(r'File "([^"]+)", line (\d+)', text)
-    return f"{first} ({places[0][0]}, line {places[0][1]})" if places else first
+    place = user_frame(error)
+    return first_sentence(error) + (f" ({place[0]}, line {place[1]})" if place else "")

@@ -68,14 +68,19 @@ def to_onnx(
             "write that part with operators that ONNX has"
         ) from error
     model = ir.from_proto(onnx.load_from_string(buffer.getvalue()))
-    _apply_signature(model.graph, signature)
+    apply_signature(model.graph, signature)
     for value in model.graph.inputs[len(signature.inputs) :]:
         set_layout(value, Layout.of(str(value.name)))
     logger.info("exported %d nodes at opset %d", len(model.graph), opset)
     return model
 
 
-def _apply_signature(graph: ir.Graph, signature: Signature) -> None:
+def apply_signature(graph: ir.Graph, signature: Signature) -> None:
+    """Gives the inputs and outputs of `graph` the dims that the signature names.
+
+    Raises:
+        GraphError: they have other names, element types or numbers of axes than the signature.
+    """
     for values, specs, what in (
         (graph.inputs[: len(signature.inputs)], signature.inputs, "inputs"),
         (graph.outputs, signature.outputs, "outputs"),

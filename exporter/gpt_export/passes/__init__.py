@@ -13,16 +13,20 @@ from onnx_ir.passes import PassBase
 from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
     CommonSubexpressionEliminationPass,
+    IdentityEliminationPass,
     RemoveUnusedNodesPass,
 )
+from torch import Tensor
 
 from gpt_export.errors import GraphError
+from gpt_export.passes.fused.activations import FuseActivations
+from gpt_export.passes.fused.drop_casts import DropCasts
 from gpt_export.passes.fused.flat_tokens import FlattenTokens
-from gpt_export.passes.fused.fused_gelu import fuse_gelus
 from gpt_export.passes.fused.grouped_attention import FuseGroupedAttention
 from gpt_export.passes.fused.last_logits import KeepLastLogits
+from gpt_export.passes.fused.norms import FuseNorms
 from gpt_export.passes.fused.pack_projections import PackProjections
-from gpt_export.passes.fused.skip_norm import fuse_skip_norms
+from gpt_export.passes.fused.skip_norm import FuseSkipNorms
 from gpt_export.passes.half_precision import HalvePrecision
 from gpt_export.passes.portable.drop_unused_weights import DropUnusedWeights
 from gpt_export.passes.portable.gemm_for_tied_head import GemmForTiedHead
@@ -54,17 +58,26 @@ def portable_passes(first_name: Mapping[str, str]) -> list[PassBase]:
     ]
 
 
-def fused_passes(n_heads: int) -> list[PassBase]:
+def fused_passes(weights: Mapping[str, Tensor], context_length: int, *, attention: bool = True) -> list[PassBase]:
     """The passes behind the portable ones that use onnxruntime's own operators, in the order in which they run.
 
     Args:
-        n_heads: heads of every layer.
+        weights: the numbers of the weights by the names in their layouts; of large matrices none is read.
+        context_length: the longest text.
+        attention: whether attention is fused too; its operator has demands on how a graph is fed.
     """
+    grouped = [FuseGroupedAttention(weights, context_length)] if attention else []
     return [
+        IdentityEliminationPass(),
+        DropCasts(),
+        FuseNorms(weights),
         PackProjections(),
-        FuseGroupedAttention(n_heads),
-        fuse_gelus(),
-        fuse_skip_norms(),
+        *grouped,
+        RemoveUnusedNodesPass(),
+        FuseActivations(weights),
+        RemoveUnusedNodesPass(),
+        FuseSkipNorms(weights),
+        RemoveUnusedNodesPass(),
         KeepLastLogits(),
         RemoveUnusedNodesPass(),
         DropUnusedWeights(),
@@ -93,7 +106,9 @@ def run_passes(model: ir.Model, passes: list[PassBase]) -> ir.Model:
         GraphError: a pass failed; the message names it.
     """
     before = len(model.graph)
+    meta = dict(model.meta)
     model = model.clone()
+    model.meta.update(meta)  # a clone leaves them behind
     for graph_pass in passes:
         try:
             model = graph_pass(model).model

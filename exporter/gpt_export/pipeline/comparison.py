@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from gpt_export.artifact.manifest import Manifest
+from gpt_export.artifact.onnx_model import read_model
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError, ParityError
-from gpt_export.gate.case import Need
+from gpt_export.gate.case import Case, Need
 from gpt_export.gate.cases import choose_cases
-from gpt_export.gate.codes_check import check_codes
+from gpt_export.gate.codes_check import CodesResult, check_codes
 from gpt_export.gate.determinism import random_nodes, wrong_defaults
+from gpt_export.gate.judge import Subject, Traced, judge
 from gpt_export.gate.report import ParityReport, WeightsResult
 from gpt_export.gate.runs import Run, feed_graph, run_of_module, run_of_session
 from gpt_export.gate.settings import GateSettings
-from gpt_export.gate.tracing.select import initializer_sources, with_layers
-from gpt_export.gate.validate import Candidate, validate
+from gpt_export.gate.tracing.select import initializer_sources
+from gpt_export.gate.validate import Candidate
 from gpt_export.gate.weights_check import check_torchscript, check_weights
 from gpt_export.graph import torchscript
 from gpt_export.progress import OnStage, ignore
@@ -48,8 +51,9 @@ def validate_artifact(
                 f"{artifact.folder} has {name} {model[name]}, {source.name} has {found}; "
                 "pass the source it was made from"
             )
+    cases = choose_cases(source, settings)
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        return compare_artifact(artifact, source, settings, Path(scratch), on_stage)
+        return compare_artifact(artifact, source, settings, cases, Path(scratch), on_stage)
 
 
 def raise_if_failed(report: ParityReport, consequence: str, manifest: Manifest | None = None) -> None:
@@ -57,62 +61,68 @@ def raise_if_failed(report: ParityReport, consequence: str, manifest: Manifest |
     if failures := report.failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         where = f"; {report.first_fault.explain()}" if report.first_fault else ""
+        if report.reference_faults:  # the export may well be the model: it is the model that is no decoder
+            raise ParityError(f"{failures[0]}; {consequence}", report, manifest)
         raise ParityError(f"the export is not the model: {failures[0]}{more}{where}; {consequence}", report, manifest)
 
 
 def compare_artifact(
-    artifact: Artifact, source: Source, settings: GateSettings, scratch: Path, on_stage: OnStage
+    artifact: Artifact,
+    source: Source,
+    settings: GateSettings,
+    cases: tuple[Case, ...],
+    scratch: Path,
+    on_stage: OnStage,
 ) -> ParityReport:
     """The report on every file of `artifact`; the reference's logits are kept in `scratch` meanwhile."""
-    variants = artifact.manifest.variants
+    on_stage("compare weights")
     layouts = {
         name: {weight: Layout.from_dict(layout) for weight, layout in variant["weights"].items()}
-        for name, variant in variants.items()
+        for name, variant in artifact.manifest.variants.items()
     }
-    faults: list[str] = []
-    on_stage("compare weights")
-    weights = _compare_weights(artifact, source, layouts)
-    quantized = {name: check_codes(artifact.variant_path(name), source.weights, layouts[name]) for name in variants}
+    read = {name: _read_variant(artifact, name, source, own) for name, own in layouts.items()}
     source.let_go()
-    for name in variants:
-        faults += random_nodes(artifact.variant_path(name)) + wrong_defaults(artifact.variant_path(name))
-        faults += [f"{name}, {fault}" for fault in quantized[name].faults]
-    cases = choose_cases(source, settings)
-    candidates = {target_name(name): _candidate(artifact, name, source, settings) for name in variants}
+    faults = [fault for name, found in read.items() for fault in found.faults(name)]
+    candidates = {target_name(name): _candidate(artifact, name, source, settings) for name in layouts}
     if TORCHSCRIPT_PATH in artifact.manifest.files:
-
-        def run_torchscript() -> Run:
-            module = torchscript.load(artifact.folder / TORCHSCRIPT_PATH)
-            faults.extend(check_torchscript(module, source.weights))
-            source.let_go()
-            return run_of_module(module)
-
-        candidates["torchscript"] = Candidate(run_torchscript, frozenset(("ids",)), settings.allowed)
-    found = validate(
-        source.reference,
-        candidates,
-        cases,
-        scratch,
-        on_stage,
-        describe=source.describe_token,
-        let_go=source.let_go,
+        candidates["torchscript"] = _torchscript_candidate(artifact, source, settings, faults)
+    traced = None
+    if BASE in layouts:
+        sources = initializer_sources(source, layouts[BASE])
+        traced = Traced(artifact.variant_path(BASE), sources, feed_graph(source.cache))
+    subject = Subject(
+        candidates=candidates,
+        traced=traced,
+        weights=_weights_of({name: found.weights for name, found in read.items()}),
+        faults=faults,
+        notes=_unlisted(source, next(iter(layouts.values()), {})),
+        quantized={name: found.codes.to_dict() for name, found in read.items() if found.codes.matrices},
     )
-    listed = next(iter(layouts.values()), {})
-    report = ParityReport(
-        targets=found.results,
-        weights=weights,
-        noise=found.noise,
-        limits=settings.allowed,
-        faults=tuple(faults),
-        notes=(*source.notes, *_unlisted(source, listed), *found.notes),
-        opened=found.opened,
-        quantized={name: result.to_dict() for name, result in quantized.items() if result.matrices},
+    return judge(source, subject, cases, settings.allowed, scratch, on_stage)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What is found in the file of a variant without running it."""
+
+    weights: WeightsResult
+    """Of the weights that are stored as numbers."""
+    codes: CodesResult
+    wrong: tuple[str, ...]
+
+    def faults(self, variant: str) -> tuple[str, ...]:
+        """What forbids to believe the file."""
+        return (*self.wrong, *(f"{variant}, {fault}" for fault in self.codes.faults))
+
+
+def _read_variant(artifact: Artifact, variant: str, source: Source, layouts: Mapping[str, Layout]) -> _Read:
+    model = read_model(artifact.variant_path(variant))
+    plain = {name: layout for name, layout in layouts.items() if layout.coded is None}
+    return _Read(
+        weights=check_weights(model, source.weights, plain),
+        codes=check_codes(model, source.weights, layouts),
+        wrong=(*random_nodes(model), *wrong_defaults(model)),
     )
-    if BASE not in variants:
-        return report
-    on_stage("trace layers")
-    sources = initializer_sources(source, layouts[BASE])
-    return with_layers(report, source, artifact.variant_path(BASE), sources, cases, feed_graph(source.cache))
 
 
 def target_name(variant: str) -> str:
@@ -126,28 +136,34 @@ def _candidate(artifact: Artifact, variant: str, source: Source, settings: GateS
     prepack = variant in PLANS
 
     def opened() -> Run:
-        return run_of_session(Session.open(artifact.folder, variant=variant, verify=False, prepack=prepack))
+        return run_of_session(Session.of(artifact, variant, prepack=prepack))
 
     takes: frozenset[Need] = frozenset(("ids", "mask", "cache") if source.cache else ("ids",))
     return Candidate(opened, takes, settings.allowed_for(cast(Precision, variant)))
 
 
-def _compare_weights(
-    artifact: Artifact, source: Source, layouts: Mapping[str, Mapping[str, Layout]]
-) -> WeightsResult | None:
-    """The weights that are stored as numbers, of all variants; None for an artifact of TorchScript alone."""
-    if not layouts:
+def _torchscript_candidate(artifact: Artifact, source: Source, settings: GateSettings, faults: list[str]) -> Candidate:
+    """`model.pt`, whose weights are compared when it is opened; what is wrong with them is added to `faults`."""
+
+    def opened() -> Run:
+        module = torchscript.load(artifact.folder / TORCHSCRIPT_PATH)
+        faults.extend(check_torchscript(module, source.weights))
+        source.let_go()
+        return run_of_module(module)
+
+    return Candidate(opened, frozenset(("ids",)), settings.allowed)
+
+
+def _weights_of(results: Mapping[str, WeightsResult]) -> WeightsResult | None:
+    """The weights of all variants together; None for an artifact of TorchScript alone."""
+    if not results:
         return None
-    results = []
-    for variant, own in layouts.items():
-        plain = {name: layout for name, layout in own.items() if layout.coded is None}
-        results.append((variant, check_weights(artifact.variant_path(variant), source.weights, plain)))
     return WeightsResult(
-        checked=sum(result.checked for _, result in results),
-        size_bytes=sum(result.size_bytes for _, result in results),
+        checked=sum(result.checked for result in results.values()),
+        size_bytes=sum(result.size_bytes for result in results.values()),
         mismatches=tuple(
             fault if variant == BASE else f"{variant}, {fault}"
-            for variant, result in results
+            for variant, result in results.items()
             for fault in result.mismatches
         ),
     )
@@ -155,8 +171,9 @@ def _compare_weights(
 
 def _unlisted(source: Source, layouts: Mapping[str, Layout]) -> tuple[str, ...]:
     """A note on source tensors that are no weights of the graph, if it has weights."""
-    listed = {name for layout in layouts.values() for name in layout.sources}
-    names = sorted(name for name, first in source.first_names().items() if not {name, first} & listed)
+    first_names = source.first_names()
+    listed = {first_names.get(name, name) for layout in layouts.values() for name in layout.sources}
+    names = sorted(name for name, first in first_names.items() if first not in listed)
     if not layouts or not names:
         return ()
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -10,6 +10,7 @@ from gpt_export.errors import ConfigError
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.settings import GateSettings
 from gpt_export.graph.opsets import DEFAULT_OPSET, check_opset
+from gpt_export.graph.roads import ROADS, Road
 from gpt_export.weights.quantize.schemes import PRECISIONS, Precision
 
 Gate = Literal["enforce", "report", "off"]
@@ -49,6 +50,11 @@ class ExportConfig:
     profile: Profile | None = None
     """The operators that may be used: `portable` is the standard ones alone, `ort` onnxruntime's fused ones as well;
     None is `ort` where the graph has a cache."""
+    road: Road = "auto"
+    """How a module becomes a graph: `script` is torch.jit.script, `export` is torch.export, `auto` the first of the
+    two that takes the module."""
+    cache: bool = True
+    """Whether a graph gets a key-value cache, where one can be derived."""
     precisions: tuple[Precision, ...] = ("fp32",)
     """The variants that are written, side by side; a single one may be a string."""
     calibration: str | None = None
@@ -62,7 +68,7 @@ class ExportConfig:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
         check_opset(self.opset)
-        named = [("gate", self.gate, GATES), ("profile", self.profile or "ort", PROFILES)]
+        named = [("gate", self.gate, GATES), ("profile", self.profile or "ort", PROFILES), ("road", self.road, ROADS)]
         for name, value, allowed in (*named, *(("precision", value, PRECISIONS) for value in self.precisions)):
             if value not in allowed:
                 raise ConfigError(f"{name} {value!r} is not known; choose one of {', '.join(allowed)}")

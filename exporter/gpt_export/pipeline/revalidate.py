@@ -11,7 +11,7 @@ from gpt_export.errors import SourceError
 from gpt_export.gate.foreign.validate import validate_file
 from gpt_export.gate.report import ParityReport
 from gpt_export.gate.settings import GateSettings
-from gpt_export.pipeline.comparison import validate_artifact
+from gpt_export.pipeline.strangers import validate_against
 from gpt_export.progress import OnStage, ignore
 from gpt_export.sources.names import known_names, read_source
 
@@ -24,6 +24,8 @@ def revalidate(
     *,
     against: str | None = None,
     config_file: Path | None = None,
+    heads: int | None = None,
+    weights: Path | None = None,
     on_stage: OnStage = ignore,
 ) -> ParityReport:
     """The report on the artifact in `folder`; texts, seed and limits are those of its export unless others are given.
@@ -38,6 +40,7 @@ def revalidate(
     if against is None and record.get("kind") != "seeded":
         raise SourceError(
             f"{folder} was made from {_origin(record)}, which its manifest cannot rebuild; name it with --against"
+            + (f" and {record['weights']} with --weights" if "weights" in record else "")
         )
     name = against or str(record["name"])
     if against is None and name not in known_names():
@@ -46,9 +49,14 @@ def revalidate(
         )
     on_stage("read the source")
     source = read_source(
-        name, seed=int(record.get("seed", export["seed"])), config_file=config_file, cached=_cached(manifest)
+        name,
+        seed=int(record.get("seed", export["seed"])),
+        config_file=config_file,
+        heads=heads,
+        weights=weights,
+        cached=_cached(manifest),
     )
-    return validate_artifact(artifact, source, settings.completed(export), on_stage=on_stage)
+    return validate_against(artifact, source, settings.completed(export), on_stage=on_stage)
 
 
 def revalidate_file(
@@ -57,6 +65,8 @@ def revalidate_file(
     *,
     against: str | None,
     config_file: Path | None = None,
+    heads: int | None = None,
+    weights: Path | None = None,
     on_stage: OnStage = ignore,
 ) -> ParityReport:
     """The report on an `.onnx` file of any origin, see `gpt_export.gate.foreign.validate`.
@@ -68,7 +78,7 @@ def revalidate_file(
     if against is None:
         raise SourceError(f"{path} does not say what it was made from; name the source with --against")
     on_stage("read the source")
-    source = read_source(against, config_file=config_file)
+    source = read_source(against, config_file=config_file, heads=heads, weights=weights)
     return validate_file(path, source, settings, on_stage=on_stage)
 
 

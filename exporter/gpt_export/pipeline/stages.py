@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,20 @@ from gpt_export.artifact.libraries import library_versions
 from gpt_export.artifact.manifest import MANIFEST_NAME, Manifest, dump
 from gpt_export.artifact.reading import Artifact
 from gpt_export.artifact.staging import check_output, stage
-from gpt_export.errors import ConfigError, GraphError
 from gpt_export.gate.case import Case
 from gpt_export.gate.cases import choose_cases
 from gpt_export.graph import torchscript
-from gpt_export.graph.script import script, script_cached
-from gpt_export.graph.to_onnx import to_onnx
-from gpt_export.passes import portable_passes, run_passes
-from gpt_export.passes.fused.grouped_attention import HEAD_MULTIPLE
+from gpt_export.graph.script import script
 from gpt_export.passes.quantized.calibration import calibrate
 from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
 from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.graphs import scripts, source_and_graph, without_script
 from gpt_export.pipeline.variants import VARIANT_PATHS, in_profile, write_variant
 from gpt_export.progress import OnStage, ignore
 from gpt_export.report.page import REPORT_NAME, report_html
-from gpt_export.runtime.signature import example_sizes
 from gpt_export.sources.source import Source
-from gpt_export.targets import write_consumer_files
+from gpt_export.targets import READERS, write_consumer_files
 from gpt_export.weights.quantize.schemes import PLANS, Precision
 
 logger = logging.getLogger(__name__)
@@ -55,80 +51,42 @@ def export(
             reference's and the gate is enforced.
     """
     check_output(output, replace=replace)
+    source, model = without_script(source, config), None
+    if config.onnx:
+        source, model = source_and_graph(source, config, on_stage)
     config = settled(config, source)
     cases = choose_cases(source, config.gate_settings)
-    model = build_graph(source, config, on_stage) if config.onnx else None
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
-        draft = Artifact(staged.folder, _write_manifest(staged.folder, source, config, written, parity=None))
-        manifest, report = draft.manifest, None
+        draft = Artifact(staged.folder, _manifest(staged.folder, source, config, written))
+        write_consumer_files(staged.folder, draft.manifest)
+        model_files = _files(staged.folder)  # what comes from here on tells what was measured
+        report, parity = None, None
         if config.gate != "off":
             with tempfile.TemporaryDirectory(dir=staged.folder) as scratch:
-                report = compare_artifact(draft, source, config.gate_settings, Path(scratch), on_stage)
+                report = compare_artifact(draft, source, config.gate_settings, cases, Path(scratch), on_stage)
             if config.gate == "enforce":
-                raise_if_failed(report, "nothing was published", manifest)
+                raise_if_failed(report, "nothing was published", draft.manifest)
+            parity = report.summary()
             (staged.folder / PARITY_NAME).write_text(dump(report.to_dict()), encoding="utf-8")
-            manifest = _write_manifest(staged.folder, source, config, written, parity=report.summary())
-        write_consumer_files(staged.folder, manifest)
-        manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
+        write_consumer_files(staged.folder, dataclasses.replace(draft.manifest, parity=parity), READERS)
+        manifest = _manifest(staged.folder, source, config, written, parity, model_files)
         if report is not None:  # the page lists every other file
             (staged.folder / REPORT_NAME).write_text(report_html(report, manifest), encoding="utf-8")
-            manifest = _write_manifest(staged.folder, source, config, written, parity=manifest.parity)
+            manifest = _manifest(staged.folder, source, config, written, parity, model_files)
+        (staged.folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         on_stage("publish")
         return Artifact(staged.publish(), manifest)
 
 
 def settled(config: ExportConfig, source: Source) -> ExportConfig:
-    """`config` with what it left to the source decided.
-
-    Raises:
-        ConfigError: the source has no cache, and what is asked for needs one.
-    """
+    """`config` with what it left to the source decided, whose graph is known."""
     torchscript = config.torchscript
     if torchscript is None:
-        torchscript = source.torchscript or not config.onnx
-    profile = config.profile or ("ort" if fusible(source) else "portable")
-    if not fusible(source) and (profile == "ort" or config.precisions != ("fp32",)):
-        what = "no cache" if source.cache is None else f"heads of width {source.cache.layers[0].key_dim}"
-        raise ConfigError(
-            f"{source.name} is a graph with {what}, and onnxruntime's fused operators (profile ort, and every "
-            f"precision but fp32) are for graphs with a cache and a head width that {HEAD_MULTIPLE} divides; "
-            "choose portable and fp32"
-        )
+        torchscript = not config.onnx or (source.torchscript and scripts(source))
+    fused = source.cache is not None or config.precisions != ("fp32",)
+    profile = config.profile or ("ort" if fused else "portable")
     return dataclasses.replace(config, torchscript=torchscript, profile=profile)
-
-
-def fusible(source: Source) -> bool:
-    """Whether the graph of `source` can be put in onnxruntime's fused operators."""
-    return source.cache is not None and all(
-        layer.key_dim == layer.value_dim and layer.key_dim % HEAD_MULTIPLE == 0 for layer in source.cache.layers
-    )
-
-
-def build_graph(source: Source, config: ExportConfig, on_stage: OnStage = ignore) -> ir.Model:
-    """The graph of `source` in standard operators, its weights still inputs.
-
-    A module that does not run on the meta device (it holds loose tensors, or names a device) is exported with its
-    weights in place; the graph is the same, the memory is not.
-
-    Raises:
-        ScriptError: the module does not script.
-        GraphError: the script has no ONNX form.
-    """
-    signature = source.signature()
-    on_stage("script")
-    scripted = script_cached(source.skeleton, source.cache.n_layers) if source.cache else script(source.skeleton)
-    on_stage("graph")
-    try:
-        model = to_onnx(scripted, signature, config.opset, example_sizes(source.context_length), "meta")
-    except GraphError as error:
-        if source.cache:  # our own decoder exports on meta; if it does not, weights would not help
-            raise
-        logger.info("no graph without weights (%s); exporting with the weights in place", error)
-        scripted = script(source.reference())
-        model = to_onnx(scripted, signature, config.opset, example_sizes(source.context_length), "cpu")
-    on_stage("passes")
-    return run_passes(model, portable_passes(source.first_names()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +125,24 @@ def _write_files(
     return _Written(variants, hashes)
 
 
-def _write_manifest(
-    folder: Path, source: Source, config: ExportConfig, written: _Written, parity: Mapping[str, Any] | None
+def _manifest(
+    folder: Path,
+    source: Source,
+    config: ExportConfig,
+    written: _Written,
+    parity: Mapping[str, Any] | None = None,
+    model_files: Collection[Path] | None = None,
 ) -> Manifest:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
-    manifest = Manifest(
+    paths = _files(folder)
+    return Manifest(
         name=source.name,
         source=source.record,
         export=config.to_dict(),
         model={
             "vocab_size": source.vocab_size,
             "context_length": source.context_length,
+            "head": source.graph_head.to_dict(),
+            "judged_against": source.judged_against,
             "tokenizer": None if source.tokenizer is None else source.tokenizer.name,
             "configuration": dict(source.configuration),
             "notes": list(source.notes),
@@ -192,9 +157,13 @@ def _write_manifest(
             }
             for path in paths
         },
+        measured=[path.relative_to(folder).as_posix() for path in paths if path not in (model_files or paths)],
     )
-    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file of the staging folder but the manifest."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
 
 
 def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:
@@ -202,4 +171,4 @@ def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...])
     numbers = sum(source.weights[name].numel() for name in set(source.first_names().values()))
     bits = sum(_BITS[precision] for precision in config.precisions) if config.onnx else 0
     bits += 2 * 32 if config.torchscript else 0  # TorchScript is drafted and then written canonically
-    return bits * numbers // 8 + 4 * source.vocab_size * sum(case.positions for case in cases)
+    return bits * numbers // 8 + 4 * source.answers.width * sum(case.positions for case in cases)

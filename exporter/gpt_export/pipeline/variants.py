@@ -21,6 +21,7 @@ from gpt_export.weights.onnx_file import OnnxFile, write_onnx
 from gpt_export.weights.quantize.schemes import PLANS, Precision
 from gpt_export.weights.quantize.weights import Codes, QuantizedWeights
 
+_ATTENTION = "GroupQueryAttention"
 VARIANT_PATHS: Mapping[Precision, str] = {
     "fp32": "onnx/model.onnx",
     "fp16": "onnx/model_fp16.onnx",
@@ -38,9 +39,11 @@ def in_profile(portable: ir.Model, source: Source, config: ExportConfig) -> ir.M
     """
     if config.profile != "ort":
         return portable
-    assert source.cache is not None
-    fused = run_passes(portable, fused_passes(source.cache.layers[0].n_heads))
-    check_fusions(operator_counts(fused), source.cache.n_layers)
+    fused = run_passes(portable, fused_passes(source.weights, source.context_length))
+    if source.cache and 0 < operator_counts(fused).get(_ATTENTION, 0) < source.cache.n_layers:
+        # One buffer for past and present, and rows one by one, are for a graph as a whole.
+        fused = run_passes(portable, fused_passes(source.weights, source.context_length, attention=False))
+    check_fusions(fused)
     return fused
 
 
@@ -79,7 +82,7 @@ def write_variant(
         raise GraphError(f"the calibrated matrix {' + '.join(min(unused))} is none of the graph's; please report this")
     weights = QuantizedWeights(source.weights, layouts, calibrated)
     cache_dtype: CacheDType = "float16" if precision == "fp16" else "float32"
-    grouped = "GroupQueryAttention" in counts
+    grouped = _ATTENTION in counts
     facts: dict[str, Any] = {
         "precision": precision,
         "profile": config.profile,

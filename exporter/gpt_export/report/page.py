@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from gpt_export.artifact.machine import in_words
 from gpt_export.artifact.manifest import MANIFEST_NAME, Manifest
 from gpt_export.gate.limits import LIMITS
 from gpt_export.gate.report import CaseResult, ParityReport, largest_perplexity_change
@@ -273,6 +274,7 @@ def _templates() -> Environment:
         "agreement": figures.agreement,
         "size": figures.size,
         "visible": visible,
+        "machine": in_words,
     }
     templates.globals |= {"count": figures.count, "place_of": plots.place_of}
     return templates

@@ -14,6 +14,7 @@ from gpt_export.runtime.signature import INPUT_IDS, LOGITS
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
 
+LOGITS_AXES = 3
 PREFILL_TOKENS = 256
 """At most so many tokens of a long prompt are fed at once: their activations stay in cache, attention computes less of
 what it then hides, and where a graph gives the logits of every position that bounds them."""
@@ -39,17 +40,21 @@ def even_chunks(length: int) -> list[tuple[int, int]]:
 
 
 class RecomputedDecoding:
-    """Decoding on a graph without a cache: every step runs all tokens again. Rows must not be padded."""
+    """Decoding on a graph without a cache: every step runs all tokens again. Rows must not be padded.
 
-    def __init__(self, session: ort.InferenceSession, batch: int) -> None:
+    Of a graph that scores the last position alone, or the row as a whole, it returns those scores.
+    """
+
+    def __init__(self, session: ort.InferenceSession, batch: int, output: str = LOGITS) -> None:
         self._session = session
+        self._output = output
         self._ids: Ids = np.zeros((batch, 0), dtype=np.int64)
 
     def feed(self, ids: Ids, mask: Ids) -> Logits:  # noqa: ARG002 - rows have no padding here
         """See `Decoding.feed`."""
         self._ids = np.concatenate([self._ids, ids], axis=1)
-        logits = self._session.run([LOGITS], {INPUT_IDS: self._ids})[0]
-        return cast(Logits, logits[:, -ids.shape[1] :])
+        scores = self._session.run([self._output], {INPUT_IDS: self._ids})[0]
+        return cast(Logits, scores[:, -ids.shape[1] :] if scores.ndim == LOGITS_AXES else scores)
 
     def feed_for_last(self, ids: Ids, mask: Ids) -> Logits:
         """See `Decoding.feed_for_last`."""

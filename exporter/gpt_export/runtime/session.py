@@ -17,9 +17,10 @@ from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError, ContextError, InputError, RuntimeVersionError
 from gpt_export.runtime.decoding import Decoding, RecomputedDecoding
 from gpt_export.runtime.grown_cache import GrownDecoding
+from gpt_export.runtime.options import CPU, session_options, start_session
 from gpt_export.runtime.sampling import Sampling, generators
 from gpt_export.runtime.shared_cache import SharedDecoding
-from gpt_export.runtime.signature import CacheShape
+from gpt_export.runtime.signature import CLASSES, LOGITS, CacheShape, Head
 
 _OPEN_ATTEMPTS = 5
 
@@ -31,6 +32,8 @@ class Session:
         self.manifest = manifest
         self.vocab_size = int(manifest.model["vocab_size"])
         self.context_length = int(manifest.model["context_length"])
+        self.head = head_of(manifest)
+        """What the graph says of its ids: scores of tokens or classes, and for which positions."""
         self._variant = manifest.variants[variant]
         cache = self._variant["cache"]
         self.cache = CacheShape.from_dict(cache) if cache else None
@@ -77,8 +80,20 @@ class Session:
                     return cls(artifact.manifest, opened, variant)
         raise ArtifactError(f"{folder} was replaced {_OPEN_ATTEMPTS} times while it was opened; open it again")
 
+    @classmethod
+    def of(cls, artifact: Artifact, variant: str = "fp32", *, prepack: bool = True) -> Session:
+        """The session on one variant of an artifact whose manifest is at hand; nothing of it is read again.
+
+        Raises:
+            ArtifactError, RuntimeVersionError: as in `open`.
+        """
+        return cls(artifact.manifest, _start(artifact, variant, None, None, prepack), variant)
+
     def logits(self, ids: ArrayLike, attention_mask: ArrayLike | None = None) -> NDArray[np.float32]:
         """Logits, float32 (batch, sequence, vocabulary), of token ids, int64 (batch, sequence).
+
+        Of a graph that scores the last position alone they are (batch, 1, vocabulary), and of one that scores classes
+        they are the classes' scores, (batch, sequence, classes) or (batch, classes): `head` says which.
 
         Args:
             attention_mask: 1 on tokens and 0 on padding, of the shape of the ids; no padding if left out. Only graphs
@@ -93,7 +108,8 @@ class Session:
 
     def decoding(self, batch: int) -> Decoding:
         """A new batch of `batch` rows, to be fed a few tokens at a time. What is fed is not checked."""
-        return open_decoding(self._session, self._variant, batch, self.context_length)
+        output = LOGITS if self.head.of == "tokens" else CLASSES
+        return open_decoding(self._session, self._variant, batch, self.context_length, output)
 
     def generate(
         self,
@@ -121,6 +137,11 @@ class Session:
             InputError: as in `logits`, or a sampling value out of range; before the first step.
             ContextError: the context is full; after the last token that fits.
         """
+        if self.head.of == "classes":
+            raise InputError(
+                f"{self.manifest.name} scores {self.head.width} classes and no next token, so it cannot continue a "
+                "text; Session.logits gives the scores"
+            )
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         checked = check_ids(ids, self.vocab_size, self.context_length)
         mask = self._mask(attention_mask, checked)
@@ -171,16 +192,22 @@ class Session:
 
 
 def open_decoding(
-    session: ort.InferenceSession, variant: Mapping[str, Any], batch: int, context_length: int
+    session: ort.InferenceSession, variant: Mapping[str, Any], batch: int, context_length: int, output: str = LOGITS
 ) -> Decoding:
     """The decoding of a new batch that fits the graph of `variant`, an entry of a manifest's variants."""
     if not variant["cache"]:
-        return RecomputedDecoding(session, batch)
+        return RecomputedDecoding(session, batch, output)
     cache = CacheShape.from_dict(variant["cache"])
     dtype = np.dtype(str(variant.get("cache_dtype", "float32")))
     if variant.get("shared_cache") and session.get_providers()[0] == "CPUExecutionProvider":
         return SharedDecoding(session, cache, batch, context_length, dtype)
     return GrownDecoding(session, cache, batch, dtype)
+
+
+def head_of(manifest: Manifest) -> Head:
+    """What the graphs of an artifact say of their ids; manifests from before there was a choice say logits."""
+    head = manifest.model.get("head")
+    return Head(**head) if head else Head(width=int(manifest.model["vocab_size"]))
 
 
 def check_ids(ids: ArrayLike, vocab_size: int, context_length: int) -> NDArray[np.int64]:
@@ -254,18 +281,8 @@ def _start(
 ) -> ort.InferenceSession:
     path = artifact.variant_path(variant)
     check_version(str(artifact.manifest.variants[variant]["minimum_onnxruntime"]))
-    options: Any = ort.SessionOptions()
-    options.log_severity_level = 3  # errors; a warning of onnxruntime's is no news to the application
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if not prepack:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    if "MatMulIntegerToFloat" in artifact.manifest.variants[variant].get("operators", {}) and may_saturate():
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return ort.InferenceSession(str(path), options, providers=list(providers or ["CPUExecutionProvider"]))
-    except Exception as error:  # onnxruntime's errors share no base class of their own
-        reason = " ".join(str(error).split())
-        raise ArtifactError(
-            f"onnxruntime cannot load {path}: {reason}; verify the artifact or export it again"
-        ) from error
+    operators = artifact.manifest.variants[variant].get("operators", {})
+    options = session_options(
+        threads=threads, prepack=prepack, saturating="MatMulIntegerToFloat" in operators and may_saturate()
+    )
+    return start_session(path, options, providers or CPU, remedy="verify the artifact or export it again")

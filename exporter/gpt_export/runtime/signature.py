@@ -14,6 +14,7 @@ INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 POSITION_IDS = "position_ids"
 LOGITS = "logits"
+CLASSES = "classes"
 NUM_LOGITS_TO_KEEP = "num_logits_to_keep"
 """An initializer that a caller may override: of how many last positions logits are computed; 0 is all of them."""
 BATCH = "batch_size"
@@ -50,6 +51,27 @@ class Signature:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What a graph says of its ids: scores of next tokens or of classes, how many, and for which positions."""
+
+    of: Literal["tokens", "classes"] = "tokens"
+    positions: Literal["all", "last", "none"] = "all"
+    """`all` scores every position, `last` the last one alone, `none` the row as a whole."""
+    width: int
+    """How many scores there are at once: the vocabulary, or the number of classes."""
+
+    def spec(self) -> TensorSpec:
+        """The output: `logits` or `classes`, float32; (batch, sequence, width), (batch, 1, width) or (batch, width)."""
+        places: Mapping[str, tuple[Dim, ...]] = {"all": (SEQUENCE,), "last": (1,), "none": ()}
+        name = LOGITS if self.of == "tokens" else CLASSES
+        return TensorSpec(name, "float32", (BATCH, *places[self.positions], self.width))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values of every field."""
+        return {"of": self.of, "positions": self.positions, "width": self.width}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +149,9 @@ def cached(vocab_size: int, cache: CacheShape, cache_dtype: CacheDType = "float3
     )
 
 
-def uncached(vocab_size: int) -> Signature:
-    """`input_ids` (batch, sequence) to `logits` (batch, sequence, vocabulary)."""
-    return Signature(
-        inputs=(TensorSpec(INPUT_IDS, "int64", (BATCH, SEQUENCE)),),
-        outputs=(TensorSpec(LOGITS, "float32", (BATCH, SEQUENCE, vocab_size)),),
-    )
+def uncached(head: Head) -> Signature:
+    """`input_ids` (batch, sequence) to what the head says, `logits` (batch, sequence, vocabulary) for most."""
+    return Signature(inputs=(TensorSpec(INPUT_IDS, "int64", (BATCH, SEQUENCE)),), outputs=(head.spec(),))
 
 
 def example_sizes(context_length: int) -> dict[str, int]:

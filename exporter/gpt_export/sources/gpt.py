@@ -25,6 +25,13 @@ GPT2_SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 """What the sizes of GPT-2 change in `GPT_CONFIG_124M` (Radford et al., 2019, table 2)."""
 
+READINGS: Mapping[str, str] = {
+    "from-scratch": "book (LLMs from scratch)",
+    "nanogpt": "nanoGPT",
+    "huggingface": "Hugging Face GPT-2",
+}
+"""By family, whose code we have read."""
+
 
 def seeded_gpt(name: str, seed: int, *, cached: bool = True) -> Source:
     """The source of a GPT-2 size whose weights are drawn after `torch.manual_seed(seed)`, as the book's class does."""
@@ -32,24 +39,39 @@ def seeded_gpt(name: str, seed: int, *, cached: bool = True) -> Source:
     torch.manual_seed(seed)
     weights = GPTModel(config).state_dict()
     record = {"kind": "seeded", "name": name, "seed": seed}
-    return _source(config, weights, name=name, record=record, cached=cached)
+    judged_against = f"the book's GPT of this size with weights drawn from seed {seed}"
+    return _source(config, weights, name=name, record=record, judged_against=judged_against, cached=cached)
 
 
-def checkpoint_source(path: Path, *, config_file: Path | None = None, cached: bool = True) -> Source:
+def checkpoint_source(
+    path: Path, *, config_file: Path | None = None, heads: int | None = None, cached: bool = True
+) -> Source:
     """The source of a checkpoint that a family of `gpt_export_models.checkpoints` recognises.
+
+    Args:
+        config_file, heads: what the checkpoint does not say itself, see `read_checkpoint`.
 
     Raises:
         CheckpointError: it is of no known family, damaged, or does not fit its configuration.
     """
-    checkpoint = read_checkpoint(path, config_file=config_file)
+    checkpoint = read_checkpoint(path, config_file=config_file, heads=heads)
     return _source(
         checkpoint.config,
         checkpoint.tensors,
         name=artifact_name(path),
         record={"kind": "checkpoint", "family": checkpoint.family, "name": artifact_name(path)},
+        judged_against=_reading_of(checkpoint.family),
         cached=cached,
         notes=checkpoint.notes,
         folder=checkpoint.folder,
+    )
+
+
+def _reading_of(family: str) -> str:
+    """What a checkpoint is judged against, and what to do if that is not the model it was trained as."""
+    return (
+        f"our reading of a {READINGS[family]} checkpoint: if you changed its code, judge it against yours: "
+        "gpt-export validate ARTIFACT --against my_model:GPT --weights CHECKPOINT"
     )
 
 
@@ -65,6 +87,7 @@ def _source(
     *,
     name: str,
     record: Mapping[str, Any],
+    judged_against: str,
     cached: bool,
     notes: tuple[str, ...] = (),
     folder: Path | None = None,
@@ -81,6 +104,7 @@ def _source(
     return Source(
         name=name,
         record=record,
+        judged_against=judged_against,
         vocab_size=config.vocab_size,
         context_length=config.context_length,
         reference=reference,

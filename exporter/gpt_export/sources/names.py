@@ -2,53 +2,112 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from gpt_export_models.config import GPT_CONFIG_124M, GPTConfig
 from gpt_export_models.dummy import DummyGPTModel
+from gpt_export_models.errors import UnimplementedError
+from gpt_export_models.json_files import read_json_object
 from torch import nn
 
 from gpt_export.errors import SourceError
-from gpt_export.sources.gpt import GPT2_SIZES, checkpoint_source, seeded_gpt
-from gpt_export.sources.source import Source, run_once, source_of_module
+from gpt_export.sources.factories import made_once, maker_of
+from gpt_export.sources.gpt import GPT2_SIZES, artifact_name, checkpoint_source, seeded_gpt
+from gpt_export.sources.source import Source, source_of_module
+from gpt_export.sources.state import loaded
+from gpt_export.sources.transformers_folder import CONFIG, has_transformers, is_transformers, transformers_source
 
 DUMMY = "dummy-124m"
+OURS = "gpt2"
+"""The type of model whose folders our own decoder reads."""
 DEFAULT_SEED = 123
-ASSUMED_CONTEXT = 1024
-
-_CONTEXT_KEYS = ("context_length", "block_size", "n_positions", "max_position_embeddings", "n_ctx")
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def read_source(spec: str, *, seed: int = DEFAULT_SEED, config_file: Path | None = None, cached: bool = True) -> Source:
+def read_source(
+    spec: str,
+    *,
+    seed: int = DEFAULT_SEED,
+    config_file: Path | None = None,
+    heads: int | None = None,
+    weights: Path | None = None,
+    cached: bool = True,
+) -> Source:
     """The source that `spec` names.
 
     Args:
         spec: a name of `known_names`, the path of a checkpoint, or `package.module:factory` for a function, class or
             module object of the user's; modules are looked for in the current folder too.
         seed: what torch's generator is seeded with before weights are drawn.
-        config_file: the book's configuration as JSON, for a checkpoint that does not say its head count.
+        config_file: JSON with what a factory takes, or the book's configuration for a checkpoint that does not say
+            its head count.
+        heads: the head count of such a checkpoint.
+        weights: a checkpoint whose tensors are loaded into the module of a factory.
         cached: whether the graph of a real GPT has a key-value cache.
 
     Raises:
         SourceError: the name is unknown, cannot be imported, or gives no module that fits.
     """
+    is_path = Path(spec).exists()
+    is_factory = not is_path and _FACTORY.fullmatch(spec) is not None
+    if weights is not None and not is_factory:
+        raise SourceError(f"--weights are for a class of your own (package.module:factory), and {spec} is none")
+    if heads is not None and not is_path:
+        raise SourceError(f"--heads is for a checkpoint that does not say it, and {spec} is none")
     if spec == DUMMY:
         return _dummy_124m(seed)
     if spec in GPT2_SIZES:
         return seeded_gpt(spec, seed, cached=cached)
-    if Path(spec).exists():
-        return checkpoint_source(Path(spec), config_file=config_file, cached=cached)
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec):
-        return _imported(spec, seed)
+    if is_path:
+        return _at_path(Path(spec), config_file, heads, cached)
+    if is_factory:
+        return _imported(spec, seed, config_file, weights)
     raise SourceError(
         f"{spec!r} is neither a known source nor a path; known are {', '.join(known_names())}, "
         "or name a factory as package.module:factory"
+    )
+
+
+def source_of(
+    named: nn.Module | str | Path,
+    *,
+    name: str | None = None,
+    context_length: int | None = None,
+    vocab_size: int | None = None,
+    **said: Any,
+) -> Source:
+    """The source of a module in eval mode, or what `read_source` makes of a name or a path.
+
+    Args:
+        name: the artifact's name in place of the source's own.
+        context_length, vocab_size: of a module, see `source_of_module`.
+        said: what `read_source` takes beside the name; of no use for a module.
+
+    Raises:
+        SourceError, CheckpointError: as there; or what was said is not for this kind of source.
+    """
+    if isinstance(named, str | Path):
+        if given := [key for key, value in (("vocab_size", vocab_size),) if value is not None]:
+            raise SourceError(f"{', '.join(given)} is for a module, and {named} says it itself; leave it out")
+        source = read_source(str(named), **said)
+        if context_length is not None and context_length > source.context_length:
+            raise SourceError(
+                f"{named} has a context of {source.context_length}, less than {context_length}; leave it out"
+            )
+        source = replace(source, context_length=context_length or source.context_length)
+        return replace(source, name=name or source.name)
+    if given := [key for key in ("config_file", "heads", "weights") if said.get(key) is not None]:
+        raise SourceError(f"{', '.join(given)} is for a source by name, and this is a module; leave it out")
+    return source_of_module(
+        named,
+        name=name or type(named).__name__.lower(),
+        record={"kind": "module", "class": type(named).__qualname__},
+        vocab_size=vocab_size,
+        context_length=context_length,
     )
 
 
@@ -65,71 +124,38 @@ def _dummy_124m(seed: int) -> Source:
         module,
         name=DUMMY,
         record={"kind": "seeded", "name": DUMMY, "seed": seed},
+        judged_against="the shape-checking skeleton of the book's 124M model",
         vocab_size=config.vocab_size,
         context_length=config.context_length,
         configuration=config.to_dict(),
     )
 
 
-def _imported(spec: str, seed: int) -> Source:
-    module = _call_factory(spec, seed).eval()
-    vocab_size = int(run_once(module).shape[-1])
-    context_length, notes = context_length_of(module)
+def _at_path(path: Path, config_file: Path | None, heads: int | None, cached: bool) -> Source:
+    """Our own GPT where we have read a family's code, transformers' model where it is the one who knows."""
+    plain = config_file is None and heads is None and is_transformers(path)
+    if plain and read_json_object(path / CONFIG)["model_type"] != OURS:
+        return transformers_source(path, name=artifact_name(path))
+    try:
+        return checkpoint_source(path, config_file=config_file, heads=heads, cached=cached)
+    except UnimplementedError:
+        if not plain or not has_transformers():
+            raise
+        return transformers_source(path, name=artifact_name(path))
+
+
+def _imported(spec: str, seed: int, config_file: Path | None, weights: Path | None) -> Source:
+    make = maker_of(spec, config_file)
+    notes: tuple[str, ...] = ()
+    if weights is None:
+        module = made_once(make, seed)
+    else:
+        module, notes = loaded(make, weights, seed)
     return source_of_module(
         module,
         name=spec.replace(":", ".").rpartition(".")[2].replace("_", "-").lower(),
-        record={"kind": "import", "factory": spec, "seed": seed},
-        vocab_size=vocab_size,
-        context_length=context_length,
+        record={"kind": "import", "factory": spec, "seed": seed}
+        | ({} if weights is None else {"weights": weights.name}),
+        judged_against=f"your module {spec}" + ("" if weights is None else f" with the weights of {weights.name}"),
         notes=notes,
     )
-
-
-def _call_factory(spec: str, seed: int) -> nn.Module:
-    path, _, attribute = spec.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(path)
-        for name in attribute.split("."):
-            found = getattr(found, name)
-    except (ImportError, AttributeError) as error:
-        raise SourceError(f"{spec} cannot be imported: {error}; check the name, or the folder you are in") from error
-    if not isinstance(found, nn.Module):
-        torch.manual_seed(seed)
-        try:
-            found = found()
-        except Exception as error:  # the user's code
-            raise SourceError(
-                f"{spec} cannot be called without arguments: {type(error).__name__}: {error}; name a factory that can"
-            ) from error
-    if not isinstance(found, nn.Module):
-        raise SourceError(f"{spec} gives a {type(found).__name__}, not a torch.nn.Module; name a factory of modules")
-    return found
-
-
-def context_length_of(module: nn.Module) -> tuple[int, tuple[str, ...]]:
-    """The context that the module states in its configuration, otherwise the longest sequence it runs on."""
-    for holder in (module, *(getattr(module, name, None) for name in ("config", "cfg"))):
-        for key in _CONTEXT_KEYS:
-            value = holder.get(key) if isinstance(holder, Mapping) else getattr(holder, key, None)
-            if isinstance(value, int) and value > 0:
-                return value, ()
-    found = _longest_run(module)
-    how = "the longest it runs on" if found < ASSUMED_CONTEXT else "the longest that was tried"
-    return found, (f"context length {found} is {how}; give the module a context_length to state another",)
-
-
-def _longest_run(module: nn.Module) -> int:
-    runs, fails = 1, ASSUMED_CONTEXT + 1
-    length = ASSUMED_CONTEXT
-    while runs + 1 < fails:
-        try:
-            with torch.no_grad():
-                module(torch.zeros((1, length), dtype=torch.int64))
-            runs = length
-        except (IndexError, RuntimeError, ValueError, AssertionError):
-            fails = length
-        length = (runs + fails) // 2
-    return runs

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from gpt_export_models.blank import without_weights
 from gpt_export_models.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer, Tokenizer
 from torch import Tensor, nn
 
 from gpt_export.errors import SourceError
-from gpt_export.runtime.signature import CacheDType, CacheShape, Signature, cached, uncached
+from gpt_export.runtime.signature import CacheDType, CacheShape, Head, Signature, cached, uncached
+from gpt_export.sources.adapted import adapt
+from gpt_export.sources.context import context_length_of
 from gpt_export.weights.mapped import let_go
 
 NANOGPT_VOCAB_SIZE = 50304
@@ -29,13 +29,18 @@ class Source:
     record: Mapping[str, Any]
     """What the manifest says of the origin, in JSON values."""
     vocab_size: int
+    """How many ids there are."""
     context_length: int
+    judged_against: str
+    """What the reference is, in words: the artifact is as good as this is the model that the user means."""
     reference: Callable[[], nn.Module]
-    """Makes, or hands out, the eager module in eval mode: int64 (batch, sequence) to float32 logits."""
+    """Makes, or hands out, the eager module in eval mode: int64 (batch, sequence) to float32 scores as `head` says."""
     skeleton: nn.Module
     """The module that is scripted for the graph, on the meta device."""
     weights: Mapping[str, Tensor]
     """Parameters and buffers by the names that the skeleton gives them."""
+    head: Head | None = None
+    """What the graph says of its ids; None is logits of the whole vocabulary at every position."""
     cache: CacheShape | None = None
     """The key-value cache of the graph; None for a graph from ids to logits."""
     torchscript: bool = True
@@ -57,7 +62,17 @@ class Source:
 
     def signature(self, cache_dtype: CacheDType = "float32") -> Signature:
         """Inputs and outputs of the graph, whose cache, if it has one, holds `cache_dtype`."""
-        return cached(self.vocab_size, self.cache, cache_dtype) if self.cache else uncached(self.vocab_size)
+        return cached(self.answers.width, self.cache, cache_dtype) if self.cache else uncached(self.answers)
+
+    @property
+    def graph_head(self) -> Head:
+        """What the graph says of its ids: `answers`, or with a cache the scores of every position."""
+        return replace(self.answers, positions="all") if self.cache else self.answers
+
+    @property
+    def answers(self) -> Head:
+        """`head`, or what it stands for."""
+        return self.head or Head(width=self.vocab_size)
 
     def let_go(self) -> None:
         """Takes the pages of mapped weights out of memory; the next read maps them again."""
@@ -78,70 +93,47 @@ def source_of_module(
     *,
     name: str,
     record: Mapping[str, Any],
-    vocab_size: int,
-    context_length: int,
+    context_length: int | None = None,
+    vocab_size: int | None = None,
+    judged_against: str | None = None,
     configuration: Mapping[str, Any] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Source:
-    """The source whose reference, script and weights are all `module`, which must be in eval mode.
+    """The source whose reference, graph and weights are all `module`, which must be in eval mode.
+
+    Args:
+        context_length: the longest sequence; None asks the module, see `context_length_of`.
+        vocab_size: how many ids there are; None is the rows of the table that the module looks them up in.
+        judged_against: what to call the module; its class if left out.
 
     Raises:
-        SourceError: the module does not map int64 (batch, sequence) to float32 (batch, sequence, vocabulary).
+        SourceError: the module does not map int64 (batch, sequence) to scores, or to others than `vocab_size`.
     """
-    check_module(module, vocab_size)
-    tokenizer = usual_tokenizer(vocab_size)
+    adapted = adapt(module, longest=context_length)
+    if vocab_size not in (None, adapted.rows, adapted.head.width):
+        raise SourceError(
+            f"{type(module).__name__} takes {adapted.rows} ids and gives {adapted.head.width} scores, neither of them "
+            f"the vocab_size {vocab_size}; pass the right one, or leave it out"
+        )
+    ids = adapted.rows if vocab_size is None else vocab_size
+    if context_length is None:
+        context_length, assumed = context_length_of(adapted.reference())
+        notes += assumed
+    tokenizer = usual_tokenizer(ids)
     return Source(
         name=name,
         record=record,
-        vocab_size=vocab_size,
+        judged_against=judged_against or f"your module {type(module).__qualname__}",
+        vocab_size=ids,
         context_length=context_length,
-        reference=lambda: module,
-        skeleton=without_weights(module),
-        weights={
-            **dict(module.named_parameters(remove_duplicate=False)),
-            **dict(module.named_buffers(remove_duplicate=False)),
-        },
+        reference=adapted.reference,
+        skeleton=adapted.skeleton,
+        weights=adapted.weights,
+        head=adapted.head,
         tokenizer=tokenizer,
         configuration=configuration or {},
-        notes=notes if tokenizer else (*notes, ids_alone(vocab_size)),
+        notes=(*notes, *adapted.notes, *(() if tokenizer else (ids_alone(ids),))),
     )
-
-
-def check_module(module: nn.Module, vocab_size: int) -> None:
-    """Runs `module` on one token and looks at what comes back.
-
-    Raises:
-        SourceError: it is not a module, fails, or returns something other than float32 logits.
-    """
-    logits = run_once(module)
-    if tuple(logits.shape) != (1, 1, vocab_size):
-        raise SourceError(
-            f"{type(module).__name__} returns shape {list(logits.shape)} for one token, not [1, 1, {vocab_size}]; "
-            "pass the vocab_size of its last axis"
-        )
-
-
-def run_once(module: nn.Module) -> Tensor:
-    """What `module` returns for the ids [[0]].
-
-    Raises:
-        SourceError: it is not a module, fails, or does not return a float32 tensor of three axes.
-    """
-    if not isinstance(module, nn.Module):
-        raise SourceError(f"{module!r} is a {type(module).__name__}, not a torch.nn.Module; pass a module")
-    name = type(module).__name__
-    try:
-        with torch.no_grad():
-            logits = module(torch.zeros((1, 1), dtype=torch.int64))
-    except Exception as error:  # the user's code
-        raise SourceError(
-            f"{name} fails on the ids [[0]] with {type(error).__name__}: {error}; "
-            "its forward must take one int64 tensor (batch, sequence)"
-        ) from error
-    if not isinstance(logits, Tensor) or logits.dtype != torch.float32 or logits.ndim != 3:
-        what = f"{logits.dtype} of {logits.ndim} axes" if isinstance(logits, Tensor) else type(logits).__name__
-        raise SourceError(f"{name} returns {what}, not float32 logits (batch, sequence, vocabulary); wrap it to do so")
-    return logits
 
 
 def usual_tokenizer(vocab_size: int) -> Tokenizer | None:

@@ -13,16 +13,17 @@ Target = Callable[[Facts], Mapping[str, bytes]]
 TARGETS: Mapping[str, Target] = {
     "huggingface": huggingface.files,
     "onnxruntime-genai": genai.files,
-    "model card": model_card.files,
 }
 """By consumer, a function from an artifact's facts to files of its folder, by their names."""
+READERS: Mapping[str, Target] = {"model card": model_card.files}
+"""What people are told, figures of the comparison among it: made of facts that hold the verdict."""
 
 
 def consumer_files(folder: Path, manifest: Manifest, targets: Mapping[str, Target] = TARGETS) -> dict[str, bytes]:
     """The files that the artifact in `folder` gets for its consumers, by name. The same ones for the same artifact.
 
     Args:
-        manifest: describes what the export itself wrote, and the verdict.
+        manifest: describes what the export itself wrote and, for `READERS`, the verdict.
 
     Raises:
         ValueError: two targets write a file of the same name, or one writes over the checkpoint's: a fault of ours.
@@ -39,7 +40,12 @@ def consumer_files(folder: Path, manifest: Manifest, targets: Mapping[str, Targe
     return made
 
 
-def write_consumer_files(folder: Path, manifest: Manifest) -> None:
-    """Writes `consumer_files` into the folder, which is still being staged; its manifest must then be made anew."""
-    for name, content in consumer_files(folder, manifest).items():
-        (folder / name).write_bytes(content)
+def write_consumer_files(folder: Path, manifest: Manifest, targets: Mapping[str, Target] = TARGETS) -> None:
+    """Writes `consumer_files` into the folder, which is still being staged; its manifest must then be made anew.
+
+    Raises:
+        FileExistsError: one of them is there already: a fault of ours.
+    """
+    for name, content in consumer_files(folder, manifest, targets).items():
+        with (folder / name).open("xb") as file:
+            file.write(content)

@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from gpt_export.artifact.machine import in_words
 from gpt_export.targets import transformers_js
 from gpt_export.targets.facts import Facts
 from gpt_export.targets.genai import overlay
@@ -26,14 +27,15 @@ PROFILES: Mapping[str, str] = {"portable": "standard", "ort": "onnxruntime's"}
 
 def files(facts: Facts) -> dict[str, bytes]:
     """The model card of any artifact, the skeleton's too."""
-    default = facts.default
+    default, parity = facts.default, facts.manifest.parity
     text = _template().render(
         facts=facts,
         name=one_line(facts.name),
         description=_description(facts),
         tags=_tags(facts),
         variants=[_row(facts, name, variant) for name, variant in facts.variants.items()],
-        parity=facts.manifest.parity,
+        parity=parity,
+        measured_on=in_words(parity["measured_on"]) if parity else None,
         cache=default["cache"] if default else None,
         has_tokenizer=facts.has_gpt2_tokenizer or facts.carried_tokenizer is not None,
         dtype=transformers_js.DTYPES.get(next(iter(facts.variants), ""), "fp32"),

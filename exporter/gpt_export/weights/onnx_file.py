@@ -14,6 +14,7 @@ from torch import Tensor
 from gpt_export.artifact.minimum_release import minimum_release
 from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.artifact.releases import MINIMUM_ONNXRUNTIME
+from gpt_export.artifact.validity import complaint
 from gpt_export.errors import ConfigError, GraphError
 from gpt_export.runtime.signature import CacheShape, Signature
 from gpt_export.weights.layout import Layout
@@ -69,10 +70,8 @@ def write_onnx(
     proto = ir.to_proto(to_initializers(model, planned, weights, data_path.name))
     path.write_bytes(proto.SerializeToString(deterministic=True))
     hashes = {data_path: write_external(planned, weights, data_path)} if external else {}
-    try:
-        onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError as error:
-        raise GraphError(f"the graph is not valid ONNX: {error}; please report this") from error
+    if reason := complaint(proto):
+        raise GraphError(f"the graph is not valid ONNX: {reason}; please report this")
     layouts = {weight.name: weight.layout for weight in planned}
     description = {
         "opset": model.opset_imports[""],

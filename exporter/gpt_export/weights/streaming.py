@@ -126,7 +126,7 @@ def chunks(weight: PlannedWeight, weights: Mapping[str, Tensor]) -> Iterator[NDA
     """
     for part in _row_ranges(weight, [weights[source].detach() for source in weight.layout.inputs]):
         flat = part.to(weight.dtype).contiguous().reshape(-1)
-        if flat.is_floating_point() and not _all_finite(flat):
+        if flat.is_floating_point() and not _all_finite(flat) and not _is_mask(flat):
             if _all_finite(part.float().reshape(-1)):
                 raise GraphError(
                     f"the weight {weight.layout.label} leaves the range of {weight.dtype}; leave that precision out"
@@ -148,6 +148,13 @@ def _row_ranges(weight: PlannedWeight, tensors: list[Tensor]) -> Iterator[Tensor
             rows = tensor if tensor.ndim else tensor.reshape(1)
             for start in range(0, rows.shape[0], step):
                 yield rows[start : start + step]
+
+
+def _is_mask(flat: Tensor) -> bool:
+    """Whether these are numbers of an attention mask: -inf beside one number, if any."""
+    finite = flat[torch.isfinite(flat)]
+    hidden = bool((flat[~torch.isfinite(flat)] == -torch.inf).all())
+    return hidden and (finite.numel() == 0 or bool((finite == finite[0]).all()))
 
 
 def _all_finite(flat: Tensor) -> bool:

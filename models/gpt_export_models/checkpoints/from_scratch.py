@@ -20,12 +20,9 @@ from gpt_export_models.checkpoints.layout import Layout
 from gpt_export_models.checkpoints.registry import Family, register
 from gpt_export_models.checkpoints.stored import Stored
 from gpt_export_models.config import GPT_CONFIG_124M
-from gpt_export_models.errors import CheckpointError
+from gpt_export_models.errors import CheckpointError, UnstatedError
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
-
-HEAD_SIZE = 64
-"""The width of a head in every GPT-2 and in every configuration of the book."""
 
 LAYOUT = Layout(
     blocks="trf_blocks",
@@ -39,11 +36,11 @@ def recognises(values: Mapping[str, Any]) -> bool:
     return any(name.startswith(("tok_emb.", "trf_blocks.")) for name in _state(values))
 
 
-def reads(stored: Stored, config_file: Path | None) -> Checkpoint:
-    """The book's model; its head count comes from the configuration file or is assumed.
+def reads(stored: Stored, config_file: Path | None, heads: int | None = None) -> Checkpoint:
+    """The book's model; its head count comes from the configuration file or is given.
 
     Raises:
-        CheckpointError: tensors or configuration do not fit, or the head count cannot be assumed.
+        CheckpointError: tensors or configuration do not fit, or nothing says the head count.
     """
     state, notes = without_buffers(_state(stored.values), LAYOUT)
     given = {} if config_file is None else _read_book_config(config_file)
@@ -56,11 +53,7 @@ def reads(stored: Stored, config_file: Path | None) -> Checkpoint:
     sizes = ("vocab_size", "context_length", "emb_dim", "n_layers", "qkv_bias")
     declared = Declared(source=str(config_file), values=given, names={name: name for name in sizes})
     fitted = fit(stored, state, LAYOUT, form, declared)
-    if config_file is None:
-        n_heads = _assume_heads(stored, fitted.sizes["emb_dim"])
-        notes += (f"the file does not say how many heads there are; {n_heads} heads of size {HEAD_SIZE} were assumed",)
-    else:
-        n_heads = given["n_heads"]
+    n_heads = _heads(stored, fitted.sizes["emb_dim"], given, heads)
     config = to_config(stored, fitted, n_heads=n_heads, drop_rate=given.get("drop_rate", 0.0), tied_head=form.tied_head)
     return Checkpoint(
         family="from-scratch",
@@ -89,13 +82,24 @@ def _read_book_config(config_file: Path) -> dict[str, Any]:
     return given
 
 
-def _assume_heads(stored: Stored, emb_dim: int) -> int:
-    if emb_dim % HEAD_SIZE:
-        raise CheckpointError(
-            f"{stored.path} does not say how many heads there are, and its width of {emb_dim} does not divide into"
-            f" the usual heads of size {HEAD_SIZE}; pass the book's configuration as a JSON file with --config"
+def _heads(stored: Stored, emb_dim: int, given: Mapping[str, Any], heads: int | None) -> int:
+    """The head count that somebody stated. Weights of one width fit any that divides it, and make other models."""
+    stated = given.get("n_heads")
+    if heads is not None and stated is not None and heads != stated:
+        raise CheckpointError(f"n_heads is {stated} in the configuration and {heads} in --heads; leave one of them out")
+    count: int | None = stated if heads is None else heads
+    fitting = ", ".join(str(n) for n in range(1, emb_dim + 1) if emb_dim % n == 0)
+    if count is None:
+        raise UnstatedError(
+            f"{stored.path} does not say how many heads there are, and every number of heads is another model; pass "
+            f"the book's configuration as JSON with --config, or --heads with one of {fitting}"
         )
-    return emb_dim // HEAD_SIZE
+    if heads is not None and (heads < 1 or emb_dim % heads):
+        raise UnstatedError(
+            f"{stored.path} has a width of {emb_dim}, which {heads} heads do not divide; pass --heads with one of "
+            f"{fitting}"
+        )
+    return count
 
 
 FAMILY = register(Family(name="from-scratch", recognises=recognises, reads=reads))

@@ -17,7 +17,7 @@ from gpt_export_models.checkpoints.layout import Layout, gpt2_names
 from gpt_export_models.checkpoints.registry import Family, register
 from gpt_export_models.checkpoints.stored import Stored
 from gpt_export_models.config import Activation
-from gpt_export_models.errors import CheckpointError
+from gpt_export_models.errors import CheckpointError, UnimplementedError
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
 
@@ -63,12 +63,14 @@ def recognises(values: Mapping[str, Any]) -> bool:
     return any(_KEY.fullmatch(name) for name in values)
 
 
-def reads(stored: Stored, config_file: Path | None) -> Checkpoint:
+def reads(stored: Stored, config_file: Path | None, heads: int | None = None) -> Checkpoint:
     """GPT-2 by the config.json beside its weights, or by the one that was given.
 
     Raises:
         CheckpointError: the configuration is lacking or asks for what is not implemented, or tensors do not fit it.
     """
+    if heads is not None:
+        raise CheckpointError(f"{stored.path} says its head count (config.json); leave --heads out")
     where = stored.folder / "config.json" if config_file is None else config_file
     if config_file is None and not where.exists():
         raise CheckpointError(
@@ -120,12 +122,12 @@ def _read_config(where: Path) -> dict[str, Any]:
     if any("Model" in str(name) for name in values.get("auto_map") or ()):
         wrong.append("code of its own (auto_map)")
     if wrong:
-        raise CheckpointError(f"{where} asks for what is not implemented: {some(wrong)}; export a plain GPT-2")
+        raise UnimplementedError(f"{where} asks for what is not implemented: {some(wrong)}; export a plain GPT-2")
     if missing := [name for name in REQUIRED if name not in values]:
         raise CheckpointError(f"{where} lacks {some(missing)}; it needs {', '.join(REQUIRED)}")
     activation = values.get("activation_function", "gelu_new")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise CheckpointError(
+        raise UnimplementedError(
             f"{where} has activation_function {some([repr(activation)])}, which is not implemented;"
             f" known are {', '.join(ACTIVATIONS)}"
         )

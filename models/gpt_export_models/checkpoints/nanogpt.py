@@ -43,7 +43,7 @@ def recognises(values: Mapping[str, Any]) -> bool:
     return any(name.startswith("transformer.") for name in _state(values))
 
 
-def reads(stored: Stored, config_file: Path | None) -> Checkpoint:
+def reads(stored: Stored, config_file: Path | None, heads: int | None = None) -> Checkpoint:
     """nanoGPT's model, by the `model_args` beside its weights.
 
     Raises:
@@ -51,6 +51,8 @@ def reads(stored: Stored, config_file: Path | None) -> Checkpoint:
     """
     if config_file is not None:
         raise CheckpointError(f"{stored.path} carries its own configuration (model_args); leave {config_file} out")
+    if heads is not None:
+        raise CheckpointError(f"{stored.path} says its head count (model_args); leave --heads out")
     args = _model_args(stored)
     state, notes = without_buffers(_state(stored.values), LAYOUT)
     _drop_tied_head(stored, state)

@@ -20,8 +20,8 @@ class Family:
     name: str
     recognises: Callable[[Mapping[str, Any]], bool]
     """Whether the top level of what a file holds is of this family. Families do not overlap."""
-    reads: Callable[[Stored, Path | None], Checkpoint]
-    """The checkpoint in the stored values, with a configuration file if the user gave one."""
+    reads: Callable[[Stored, Path | None, int | None], Checkpoint]
+    """The checkpoint in the stored values, with a configuration file or a head count if the user gave one."""
 
 
 _FAMILIES: dict[str, Family] = {}
@@ -70,15 +70,16 @@ def recognise(stored: Stored) -> Family:
     )
 
 
-def read_checkpoint(path: Path, *, config_file: Path | None = None) -> Checkpoint:
+def read_checkpoint(path: Path, *, config_file: Path | None = None, heads: int | None = None) -> Checkpoint:
     """The GPT at `path`, a file or a folder, with its weights mapped and not copied.
 
     Args:
         path: a file, an index of shards, or a folder that holds one checkpoint.
         config_file: a JSON file with what the checkpoint itself does not say.
+        heads: how many heads attend, where neither of them says it.
 
     Raises:
         CheckpointError: it cannot be read, is of no known family, or its weights and configuration do not fit.
     """
     stored = read_stored(Path(path))
-    return recognise(stored).reads(stored, config_file)
+    return recognise(stored).reads(stored, config_file, heads)

@@ -100,6 +100,35 @@ def test_an_edited_manifest_is_refused(tiny: Path) -> None:
     assert "manifest.json was edited: its digest does not fit; export the artifact again" in refusal(tiny)
 
 
+def test_a_digest_of_the_model_that_is_not_its_files_is_refused(tiny: Path) -> None:
+    rewrite(tiny, lambda body: body.update(model_digest="0" * 64), sign=True)
+    assert "manifest.json was edited: its model_digest does not fit; export the artifact again" in refusal(tiny)
+
+
+def test_a_model_file_cannot_pass_for_a_measurement(tiny: Path) -> None:
+    rewrite(tiny, lambda body: body["measured"].append("onnx/model.onnx"), sign=True)
+    assert "its model_digest does not fit" in refusal(tiny)
+
+
+def test_an_artifact_from_before_the_digest_of_the_model_still_opens(tiny: Path, cli: Callable[..., Run]) -> None:
+    def age(body: dict[str, Any]) -> None:
+        del body["measured"], body["model_digest"], body["parity"]["measured_on"]
+
+    rewrite(tiny, age, sign=True)
+    artifact = Artifact.open(tiny)
+    artifact.verify()
+    assert artifact.manifest.model_digest is None
+    assert artifact.manifest.to_dict() == json.loads((tiny / "manifest.json").read_text())
+    assert cli("inspect", tiny, "--json").json()["model_digest"] is None
+    assert "model digest" not in cli("inspect", tiny).out
+
+
+def test_inspect_tells_the_digest_of_the_model(tiny: Path, cli: Callable[..., Run]) -> None:
+    digest = json.loads((tiny / "manifest.json").read_text())["model_digest"]
+    assert cli("inspect", tiny, "--json").json()["model_digest"] == digest
+    assert f"model digest {digest}" in cli("inspect", tiny).out
+
+
 @pytest.mark.parametrize("text", ["", "{", "not json", '{"format": "gpt-export"'])
 def test_a_manifest_that_is_not_json_is_refused(tiny: Path, text: str) -> None:
     (tiny / "manifest.json").write_text(text)

@@ -119,7 +119,7 @@ def test_a_factory_in_the_current_folder_is_found(user_module: Callable[[str], s
     manifest = run.json()["manifest"]
     assert manifest["model"]["vocab_size"] == 11
     assert manifest["model"]["context_length"] == 12
-    assert manifest["source"] == {"kind": "import", "factory": f"{name}:Mine", "seed": 7}
+    assert manifest["source"] == {"kind": "import", "factory": f"{name}:Mine", "seed": 7, "road": "script"}
 
 
 def test_a_context_that_is_not_stated_is_found_and_noted(user_module: Callable[[str], str], cli: Cli) -> None:
@@ -161,7 +161,7 @@ def test_gate_report_publishes_and_says_so_on_the_screen(user_module: Callable[[
         (["onnx", "no.such.module:f"], 2, ["no.such.module:f cannot be imported", "No module named"]),
         (["onnx", "tests.samples:nothing"], 2, ["cannot be imported", "'nothing'"]),
         (["onnx", "tests.samples:VOCAB"], 2, ["tests.samples:VOCAB"]),
-        (["onnx", "tests.samples:random_ids"], 2, ["cannot be called without arguments", "batch"]),
+        (["onnx", "tests.samples:random_ids"], 2, ["needs arguments (batch, sequence)", "--config"]),
         (["onnx", "tests.samples:TINY_CONFIG.copy"], 2, ["gives a dict, not a torch.nn.Module"]),
         (["onnx", "tests.samples:DoesNotScript"], 1, ["DoesNotScript does not script", "numpy", "samples.py, line "]),
         (["onnx", "tests.samples:NoOperator"], 1, ["aten::special_bessel_j0"]),

@@ -182,6 +182,7 @@ def test_a_corrupted_row_that_no_case_reads_is_caught_by_the_weights_alone(
 def test_one_flipped_bit_of_the_124m_file_is_found_in_a_row_that_no_case_reads(
     artifact_124m: Path, dummy_124m: nn.Module, tmp_path: Path
 ) -> None:
+    from gpt_export.artifact.onnx_model import read_model
     from gpt_export.gate.weights_check import check_weights
     from gpt_export.weights.layout import Layout
 
@@ -190,7 +191,7 @@ def test_one_flipped_bit_of_the_124m_file_is_found_in_a_row_that_no_case_reads(
     weights = dict(dummy_124m.named_parameters())
     for name in ("model.onnx", "model.onnx_data"):
         (tmp_path / name).write_bytes((artifact_124m / "onnx" / name).read_bytes())
-    assert check_weights(tmp_path / "model.onnx", weights, layouts).passed
+    assert check_weights(read_model(tmp_path / "model.onnx"), weights, layouts).passed
 
     where = {
         entry.key: entry.value
@@ -204,7 +205,7 @@ def test_one_flipped_bit_of_the_124m_file_is_found_in_a_row_that_no_case_reads(
         byte = file.read(1)[0]
         file.seek(at)
         file.write(bytes([byte ^ 1]))
-    (mismatch,) = check_weights(tmp_path / "model.onnx", weights, layouts).mismatches
+    (mismatch,) = check_weights(read_model(tmp_path / "model.onnx"), weights, layouts).mismatches
     assert "tok_emb.weight: element [31337, 100]" in mismatch
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +28,10 @@ SCRIPT = textwrap.dedent(
     gpt_export.export(samples.seeded(make()), sys.argv[1], context_length=samples.CONTEXT, vocab_size=samples.VOCAB)
     """
 )
+FEWER_INSTRUCTIONS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "COMPATIBLE"}
+"""What makes torch compute as on another processor."""
+MEASURED = ("digest", "files", "parity")
+"""The parts of a manifest that what was measured has its share in."""
 
 
 def export_elsewhere(output: Path, make: str, cwd: Path, **environment: str) -> dict[str, bytes]:
@@ -36,7 +43,7 @@ def export_elsewhere(output: Path, make: str, cwd: Path, **environment: str) -> 
 
 
 @pytest.mark.parametrize("make", ["tiny_gpt", "Buffers"])
-def test_two_exports_under_other_circumstances_are_identical(make: str, tmp_path: Path) -> None:
+def test_two_exports_under_other_circumstances_are_the_same_model(make: str, tmp_path: Path) -> None:
     first = export_elsewhere(
         tmp_path / "a", make, tmp_path / "cwd", PYTHONHASHSEED="1", TZ="UTC", LC_ALL="C", OMP_NUM_THREADS="1"
     )
@@ -49,10 +56,49 @@ def test_two_exports_under_other_circumstances_are_identical(make: str, tmp_path
         LC_ALL="C.UTF-8",
         OMP_NUM_THREADS="2",
         HOSTNAME="other",
+        **FEWER_INSTRUCTIONS,
     )
+    manifests = [json.loads(files["manifest.json"]) for files in (first, second)]
+    model, other = (found["files"].keys() - set(found["measured"]) for found in manifests)
+    assert model == other
+    assert {name for name in model if first[name] != second[name]} == set()
+    assert "torchscript/model.pt" in model
+    assert manifests[0]["model_digest"] == manifests[1]["model_digest"]
+    described = [{key: value for key, value in found.items() if key not in MEASURED} for found in manifests]
+    assert described[0] == described[1]
+    threads = [found["parity"]["measured_on"]["threads"] for found in manifests]
+    assert threads == [1, 2]
+
+
+def test_two_exports_on_one_machine_are_the_same_to_the_byte(tmp_path: Path) -> None:
+    first = export_elsewhere(tmp_path / "a", "tiny_gpt", tmp_path / "cwd", PYTHONHASHSEED="1", TZ="UTC")
+    second = export_elsewhere(tmp_path / "b" / "c", "tiny_gpt", tmp_path / "d", PYTHONHASHSEED="2", TZ="Asia/Tokyo")
     assert first.keys() == second.keys()
     assert {name for name in first if first[name] != second[name]} == set()
-    assert "torchscript/model.pt" in first
+
+
+def test_what_was_measured_is_told_apart_from_the_model(byte_original: Path) -> None:
+    manifest = Artifact.open(byte_original).manifest
+    assert set(manifest.measured or ()) == {"README.md", "parity.json", "report.html"}
+    processor = json.loads((byte_original / "parity.json").read_text("utf-8"))["measured_on"]["processor"]
+    for name, data in tree(byte_original).items():
+        tells = name in (*(manifest.measured or ()), "manifest.json")
+        assert (processor.encode() in data) == tells, name
+
+
+def test_the_digest_of_the_model_is_what_sha256sum_says_of_its_files(byte_original: Path) -> None:
+    body = json.loads((byte_original / "manifest.json").read_text("utf-8"))
+    model = sorted(body["files"].keys() - set(body["measured"]))
+    sums = subprocess.run(["sha256sum", *model], cwd=byte_original, capture_output=True, check=True).stdout
+    assert hashlib.sha256(sums).hexdigest() == body["model_digest"]
+
+
+def test_the_digest_of_the_model_is_of_all_its_files_and_of_no_other(byte_original: Path) -> None:
+    manifest = Artifact.open(byte_original).manifest
+    for path, entry in manifest.files.items():
+        files = {**manifest.files, path: {**entry, "sha256": "0" * 64}}
+        same = dataclasses.replace(manifest, files=files).model_digest == manifest.model_digest
+        assert same == (path in (manifest.measured or ())), path
 
 
 def test_nothing_of_the_machine_is_inside(tiny: Path) -> None:

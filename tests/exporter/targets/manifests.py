@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_export.artifact.manifest import Manifest
-from gpt_export.runtime.signature import CacheShape, Signature, cached, uncached
+from gpt_export.runtime.signature import CacheShape, Head, Signature, cached, uncached
 from gpt_export.targets.facts import Facts
 from gpt_export_models.config import GPT_CONFIG_124M
 
@@ -28,7 +28,7 @@ def manifest(
 ) -> Manifest:
     """A manifest with these variants, all of a shape; `external` are those with data beside them."""
     vocab = configuration["vocab_size"]
-    signature = cached(vocab, cache) if cache else uncached(vocab)
+    signature = cached(vocab, cache) if cache else uncached(Head(width=vocab))
     paths = [f"onnx/{PATHS[each]}" for each in variants] + [f"onnx/{PATHS[each]}_data" for each in external]
     return Manifest(
         name=name,

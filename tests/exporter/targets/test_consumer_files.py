@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from gpt_export.artifact.reading import Artifact
 from gpt_export.runtime.tokenizing import open_tokenizer
-from gpt_export.targets import consumer_files
+from gpt_export.targets import READERS, consumer_files
 from gpt_export.targets.facts import Facts
 from gpt_export_models.carried_tokenizer import CarriedTokenizer
 
@@ -32,7 +32,7 @@ def test_a_cached_gpt_has_every_consumers_files(byte_original: Path) -> None:
 
 def test_gpt2s_vocabulary_comes_with_all_its_files_and_their_licence() -> None:
     made = consumer_files(Path("nowhere"), manifest("fp32"))
-    assert made.keys() == ALL | GPT2S
+    assert made.keys() | {"README.md"} == ALL | GPT2S
 
 
 def test_ids_alone_have_no_tokenizer_and_no_text_ends(ids_alone: Path) -> None:
@@ -102,7 +102,8 @@ def test_the_files_are_the_same_for_the_same_artifact(byte_original: Path) -> No
     found = Artifact.open(byte_original).manifest
     written = {name: entry for name, entry in found.files.items() if name in ("tokenizer.json",) or "/" in name}
     before = type(found)(**{field: getattr(found, field) for field in found.__slots__} | {"files": written})
-    made = consumer_files(byte_original, before)
+    made = consumer_files(byte_original, before) | consumer_files(byte_original, before, READERS)
+    assert "README.md" in made
     assert made.items() <= tree(byte_original).items()
 
 

@@ -60,8 +60,10 @@ def test_the_figures_are_the_manifests(byte_original: Path) -> None:
 
 def test_a_failed_comparison_is_not_hidden() -> None:
     figures = {"cases": 3, "positions": 9, "max_abs": 0.5, "kl_mean": 0.1, "top1_agreement": 0.5}
-    failed = dataclasses.replace(manifest("fp32"), parity={"passed": False, "targets": {"onnx": figures}})
-    text = card(Facts.of(Path("nowhere"), failed))
+    machine = {"processor": "Some CPU", "instruction_set": "AVX2", "threads": 1, "cores": 2}
+    parity = {"passed": False, "targets": {"onnx": figures}, "measured_on": machine}
+    text = card(Facts.of(Path("nowhere"), dataclasses.replace(manifest("fp32"), parity=parity)))
+    assert "Measured on Some CPU, AVX2, 1 thread on 2 cores" in text
     assert "before publication: FAILED" in text
     assert "50.00 %" in text
 

@@ -127,7 +127,7 @@ MEASURE = textwrap.dedent(
     import sys, threading, time
     import torch
     from gpt_export.pipeline.config import ExportConfig
-    from gpt_export.pipeline.stages import build_graph
+    from gpt_export.pipeline.graphs import build_graph
     from gpt_export.sources.source import source_of_module
     from gpt_export_models import DummyGPTModel
     from tests import samples

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from gpt_export_models.checkpoints import read_checkpoint
+from gpt_export_models.errors import CheckpointError, UnstatedError
 
 from tests.models.checkpoints.oracles import LIMIT, check_complete, logits_of, off_by, seeded_ids, spread
 
@@ -47,12 +48,11 @@ def test_logits_are_the_books(tmp_path, qkv_bias, wrapped):
         assert off_by(logits_of(checkpoint, ids), model(ids)) < LIMIT
 
 
-def test_heads_of_64_are_assumed_and_said(tmp_path):
-    model = make(emb_dim=192, n_heads=3)
+def test_heads_that_are_given_are_taken(tmp_path):
+    model = make(emb_dim=192, n_heads=4)
     torch.save(model.state_dict(), tmp_path / "model.pth")
-    checkpoint = read_checkpoint(tmp_path / "model.pth")
-    assert checkpoint.config.n_heads == 3
-    assert "the file does not say how many heads there are; 3 heads of size 64 were assumed" in checkpoint.notes
+    checkpoint = read_checkpoint(tmp_path / "model.pth", heads=4)
+    assert checkpoint.config.n_heads == 4
     ids = seeded_ids(61)
     with torch.no_grad():
         assert off_by(logits_of(checkpoint, ids), model(ids)) < LIMIT
@@ -68,12 +68,23 @@ def test_a_wrong_head_count_changes_the_logits(tmp_path, config_file):
     assert wrong > 100 * LIMIT
 
 
-def test_heads_that_cannot_be_assumed_are_asked_for(tmp_path, refusal):
-    torch.save(make().state_dict(), tmp_path / "model.pth")
-    assert refusal(tmp_path / "model.pth") == (
-        f"{tmp_path / 'model.pth'} does not say how many heads there are, and its width of 36 does not divide into the"
-        " usual heads of size 64; pass the book's configuration as a JSON file with --config"
+def test_heads_that_nobody_states_are_asked_for(tmp_path):
+    torch.save(make(emb_dim=64, n_heads=4).state_dict(), tmp_path / "model.pth")
+    with pytest.raises(UnstatedError) as refused:
+        read_checkpoint(tmp_path / "model.pth")
+    assert refused.value.exit_code == 2
+    assert str(refused.value) == (
+        f"{tmp_path / 'model.pth'} does not say how many heads there are, and every number of heads is another model;"
+        " pass the book's configuration as JSON with --config, or --heads with one of 1, 2, 4, 8, 16, 32, 64"
     )
+
+
+def test_heads_that_do_not_fit_are_refused(tmp_path, config_file):
+    torch.save(make().state_dict(), tmp_path / "model.pth")
+    with pytest.raises(UnstatedError, match="a width of 36, which 5 heads do not divide"):
+        read_checkpoint(tmp_path / "model.pth", heads=5)
+    with pytest.raises(CheckpointError, match="n_heads is 3 in the configuration and 6 in --heads"):
+        read_checkpoint(tmp_path / "model.pth", config_file=config_file, heads=6)
 
 
 def test_a_shared_head_is_tied_and_an_equal_copy_is_not(tmp_path, config_file):

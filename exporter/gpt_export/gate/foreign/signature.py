@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,41 +63,22 @@ def match_roles(session: ort.InferenceSession, vocab_size: int) -> Roles:
     if len(ids) != 1:
         names = [value.name for value in inputs]
         raise GraphError(f"the file has {len(ids)} inputs that could be token ids among {names}, it needs one of them")
-    logits = [
-        value
-        for value in outputs
-        if value.name == "logits" or (len(value.shape) == 3 and value.shape[2] in (vocab_size, None))
-    ]
-    if not logits:
-        raise GraphError(
-            f"the file has no output of {vocab_size} logits among {[value.name for value in outputs]}; "
-            "compare it with the checkpoint it was made from"
-        )
+    logits = _logits_of(outputs, vocab_size)
     past = [value for value in inputs if "float" in value.type and len(value.shape) == 4]
-    present = [value.name for value in outputs if value.name != logits[0].name and len(value.shape) == 4]
+    present = [value.name for value in outputs if value.name != logits and len(value.shape) == 4]
     flag = _only(value.name for value in inputs if value.type == "tensor(bool)")
     known = {ids[0].name, mask, positions, flag, *(value.name for value in past)}
     if unknown := [value.name for value in inputs if value.name not in known]:
         raise GraphError(f"the file has inputs of unknown meaning: {unknown}; ids, mask, positions and past are known")
     ordered = _in_order([value.name for value in past], present)
     batch, sequence = (dim if isinstance(dim, int) else None for dim in ids[0].shape)
-    notes = []
+    paired: tuple[str, ...] = ()
     if past and ordered is None:
-        notes.append(
-            f"{len(past)} past inputs and {len(present)} present outputs do not pair up; only an empty past is fed"
-        )
-    if past and not positions:
-        notes.append("there is no input of positions; left-padded rows are not compared")
-    if not past:
-        notes.append("there is no past; every case is run in one pass")
-    if not mask:
-        notes.append("there is no mask; padded rows are not compared")
-    for name, size in (("batch", batch), ("sequence", sequence)):
-        if size is not None:
-            notes.append(f"the {name} axis is frozen to {size}; only that shape is compared")
+        counts = f"{len(past)} past inputs and {len(present)} present outputs"
+        paired = (f"{counts} do not pair up; only an empty past is fed",)
     return Roles(
         ids=ids[0].name,
-        logits=logits[0].name,
+        logits=logits,
         mask=mask,
         positions=positions,
         past=tuple(value.name for value in past),
@@ -107,8 +88,35 @@ def match_roles(session: ort.InferenceSession, vocab_size: int) -> Roles:
         past_dims={value.name: tuple(value.shape) for value in past},
         batch=batch,
         sequence=sequence,
-        notes=tuple(notes),
+        notes=(*paired, *_lacking(bool(past), mask, positions), *_frozen(batch, sequence)),
     )
+
+
+def _logits_of(outputs: Sequence[Any], vocab_size: int) -> str:
+    """The name of the output that is the logits: by its name, or else by its shape."""
+    for value in outputs:
+        if value.name == "logits" or (len(value.shape) == 3 and value.shape[2] in (vocab_size, None)):
+            return str(value.name)
+    raise GraphError(
+        f"the file has no output of {vocab_size} logits among {[value.name for value in outputs]}; "
+        "compare it with the checkpoint it was made from"
+    )
+
+
+def _lacking(past: bool, mask: str | None, positions: str | None) -> Iterator[str]:
+    """Notes on what the file does not take, and what is not compared for that."""
+    if past and not positions:
+        yield "there is no input of positions; left-padded rows are not compared"
+    if not past:
+        yield "there is no past; every case is run in one pass"
+    if not mask:
+        yield "there is no mask; padded rows are not compared"
+
+
+def _frozen(batch: int | None, sequence: int | None) -> Iterator[str]:
+    for name, size in (("batch", batch), ("sequence", sequence)):
+        if size is not None:
+            yield f"the {name} axis is frozen to {size}; only that shape is compared"
 
 
 def takes(roles: Roles, case: Case) -> bool:

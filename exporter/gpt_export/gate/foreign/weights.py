@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.gate.tracing.anchors import part_of
 from gpt_export.gate.weights_check import stored_array
 
@@ -23,7 +22,7 @@ Names = tuple[str, ...]
 
 
 def match_weights(
-    path: Path, weights: Mapping[str, Tensor], first_names: Mapping[str, str]
+    model: OnnxModel, weights: Mapping[str, Tensor], first_names: Mapping[str, str]
 ) -> tuple[dict[str, Names], tuple[str, ...]]:
     """By initializer, the parameters that it holds, and notes on what was not found bit for bit.
 
@@ -34,7 +33,6 @@ def match_weights(
     Args:
         first_names: for each parameter, the first name of its tensor, as `Source.first_names` has it.
     """
-    model = onnx.load(path, load_external_data=False)
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     used = [name for node in model.graph.node for name in node.input if name in initializers]
     order = list(dict.fromkeys(used))
@@ -44,7 +42,7 @@ def match_weights(
     by_digest: dict[bytes, list[str]] = defaultdict(list)
     for name in order:
         if sizes[name] in wanted and sizes[name] > 1:
-            by_digest[_digest(stored_array(initializers[name], path.parent))].append(name)
+            by_digest[_digest(stored_array(initializers[name], model.path.parent))].append(name)
 
     sources: dict[str, Names] = {}
     left: list[Names] = []
@@ -71,20 +69,20 @@ def match_weights(
     return sources, tuple(notes)
 
 
-def altered_weights(path: Path, weights: Mapping[str, Tensor], sources: Mapping[str, Names]) -> tuple[str, ...]:
+def altered_weights(model: OnnxModel, weights: Mapping[str, Tensor], sources: Mapping[str, Names]) -> tuple[str, ...]:
     """Weights that are the source's but for some elements, in words.
 
     Another exporter may have good reason to store other numbers, such as a scale folded in; then hardly one is the
     same. Where most are the same bit for bit and some are not, the file was altered.
     """
-    initializers = {tensor.name: tensor for tensor in onnx.load(path, load_external_data=False).graph.initializer}
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     faults = []
     for name, held in sources.items():
         if len(held) > 1 and _is_fused(held):
             source = torch.cat([weights[part].detach() for part in held]).float().numpy()
         else:
             source = weights[held[0]].detach().float().numpy()
-        stored = stored_array(initializers[name], path.parent)
+        stored = stored_array(initializers[name], model.path.parent)
         for found in (stored, stored.T) if stored.dtype == source.dtype else ():
             if found.shape == source.shape and (fault := _alteration(found, source)):
                 faults.append(f"weight {' + '.join(held)}, held by {name}: {fault}")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gpt_export.gate.case import Case
 from gpt_export.gate.tracing.anchors import End
+from gpt_export.runtime.options import CPU, session_options
 
 Array = NDArray[np.floating[Any]]
 Feed = Callable[[ort.InferenceSession, Case, Sequence[str]], list[dict[str, Array]]]
@@ -90,13 +91,9 @@ def session_with_outputs(path: Path, tensors: Sequence[str], *, as_written: bool
     model = onnx.load(path, load_external_data=False)
     outputs = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in outputs)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # its errors are raised; the gate says what they mean
-    if as_written:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    # Its errors are raised; the gate says what they mean.
+    options = session_options(prepack=False, as_written=as_written, silent=True, external_data=path.parent)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=list(CPU))
 
 
 def _positions(array: Array, mask: NDArray[np.int64]) -> Array | None:

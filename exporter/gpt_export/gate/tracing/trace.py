@@ -63,18 +63,15 @@ def trace(
     expected = eager_activations(reference, case, names)
     exact = _in_double(reference, case, names)
     deviations: list[Deviation] = []
-    first: tuple[int, Evidence] | None = None
-    for anchor, wanted in _telling(anchors, expected, found):
-        got = found[anchor.tensor]
+    compared = _telling(anchors, expected, found)
+    for anchor, wanted in compared:
         noise = joined(exact, anchor.modules, anchor.end) if exact else None
-        deviations.append(_deviation(anchor, wanted, got, noise))
-        if first is None and deviations[-1].ratio > 1:
-            evidence = Evidence(
-                anchor, wanted, got, path, model.graph, weights, sources, expected, found, anchors, case
-            )
-            first = len(deviations) - 1, evidence
-    if first is not None:
-        index, evidence = first
+        deviations.append(_deviation(anchor, wanted, found[anchor.tensor], noise))
+    index = next((i for i, deviation in enumerate(deviations) if deviation.ratio > 1), None)
+    if index is not None:
+        anchor, wanted = compared[index]
+        got = found[anchor.tensor]
+        evidence = Evidence(anchor, wanted, got, path, model.graph, weights, sources, expected, found, anchors, case)
         deviations[index] = _explained(deviations[index], evidence)
     return tuple(deviations)
 

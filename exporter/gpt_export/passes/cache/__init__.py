@@ -8,7 +8,8 @@ It knows operators and no architectures. In the order of `derive_cache`:
    operator without one is refused by name, and so is one that moves along the sequence. What depends on positions
    alone is evaluated at two sizes (`evaluate`), so that no shape has to be understood, only compared.
 3. `attentions` are products of rows with rows, up to a product in which those columns meet the values' rows; `cuts`
-   walks back from keys and values to the smallest form from which they follow by moving entries.
+   walks back from keys and values to the smallest form from which they follow by moving entries; `pairs` says which
+   of them are cached together.
 4. `tables` and `checks` prove by evaluation what makes a cache the same model: row i of each table is the same at
    every length, and what a row attends to is causal and unchanged by later tokens and by padding in front. They choose
    how padding is hidden, and whether tables are read by slot or by position; `bands` sees what a mask is.
@@ -18,7 +19,6 @@ It knows operators and no architectures. In the order of `derive_cache`:
 from __future__ import annotations
 
 from gpt_export.passes.cache.derive import DerivedCache, derive_cache
-from gpt_export.passes.cache.findings import FoundAttention
-from gpt_export.passes.cache.refusal import CacheRefusal
+from gpt_export.passes.cache.refusal import CacheRefusedError
 
-__all__ = ["CacheRefusal", "DerivedCache", "FoundAttention", "derive_cache"]
+__all__ = ["CacheRefusedError", "DerivedCache", "derive_cache"]

@@ -1,4 +1,4 @@
-"""Attention as dataflow: products of queries and keys, what becomes of the scores, and the product with the values."""
+"""Attention as dataflow: products of queries and keys, what their scores become, and the product with the values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def find_attentions(meaning: Meaning, graph: ir.Graph) -> list[Attention]:
     """Every attention of the graph, in order.
 
     Raises:
-        CacheRefusal: keys or values are of no form that can be cached.
+        CacheRefusedError: keys or values are of no form that can be cached.
     """
     depths = _depths(meaning, graph)
     return [_attention(meaning, node, depths[node]) for node in graph if node in meaning.found.mixes]

@@ -123,7 +123,7 @@ def _symbols(first: int, second: int) -> Axis | None:
 
 
 def regroup(axes: Axes, targets: Sequence[tuple[int, ...]]) -> Axes | None:
-    """`axes` read in order and cut into axes of the sizes `targets`, each at the sizes of `TRIED`; else None."""
+    """`axes` read in order and cut into axes of the sizes `targets`, each at the sizes of `TRIED`; or None."""
     atoms: list[Atom] = [atom for of in axes for atom in of]
     found: list[Axis] = []
     for target in targets:

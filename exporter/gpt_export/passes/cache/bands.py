@@ -1,4 +1,4 @@
-"""Masks by what they are: matrices of positions that, evaluated, are one number where a row may look, else another."""
+"""Masks by what they are: a position-only matrix that is one number where rows may look, another elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from gpt_export.passes.cache.axes import Sizes
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.lengths import combined, probes
-from gpt_export.passes.cache.refusal import CacheRefusal
+from gpt_export.passes.cache.refusal import CacheRefusedError
 from gpt_export.passes.cache.tables import MOST_NUMBERS
 
 Array = np.ndarray[Any, Any]
@@ -58,7 +58,7 @@ def _at(meaning: Meaning, value: ir.Value, length: int) -> Array | None:
     sizes = Sizes(1, length)
     try:
         array = meaning.evaluator.array(value, sizes)
-    except CacheRefusal:
+    except CacheRefusedError:
         return None
     finally:
         meaning.evaluator.forget_large(sizes)

@@ -21,12 +21,14 @@ from gpt_export.passes.cache.evaluate import kind_of
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.lengths import candidate_lengths, combined, multiplies
 from gpt_export.passes.cache.padding import HIDDEN
-from gpt_export.passes.cache.refusal import CacheRefusal, refuse
+from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
 from gpt_export.passes.cache.tables import MOST_NUMBERS, Use
 
 Array = np.ndarray[Any, Any]
 _SHORT, _LONG = 7, 13
 _SPREAD = 2.0
+_BEYOND = 11
+"""How far beyond the context it is tried, so that what changes at its end shows."""
 _MOST_GUESSED = 1 << 16
 """Of scores at lengths that are sums and products of what stands in the graph."""
 
@@ -49,7 +51,7 @@ def plan_attentions(meaning: Meaning, attentions: Sequence[Attention], uses: Seq
     """How each attention can be written; those that are spelled alike and read the same tables are tried once.
 
     Raises:
-        CacheRefusal: later tokens change what a row attends to, or padding cannot be hidden.
+        CacheRefusedError: later tokens change what a row attends to, or padding cannot be hidden.
     """
     plans: dict[Attention, Plan] = {}
     tried: dict[object, tuple[Attention, Plan]] = {}
@@ -97,7 +99,7 @@ def plan_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) 
     """How `attention` can be written so that it is the plain one, tried at several lengths.
 
     Raises:
-        CacheRefusal: later tokens change what a row attends to, or padding cannot be hidden.
+        CacheRefusedError: later tokens change what a row attends to, or padding cannot be hidden.
     """
     trial = Trial(meaning, attention, uses)
     pairs = trial.pairs()
@@ -178,23 +180,30 @@ class Trial:
         if self._row is None:
             raise refuse(attention.mix, "weighs positions for rows that are folded into another axis")
 
-    def refuse(self, what: str) -> CacheRefusal:
+    def refuse(self, what: str) -> CacheRefusedError:
         """The refusal of the attention, at its Softmax where it has one."""
         return refuse((*self._attention.softmaxes, self._attention.mix)[0], what)
 
     def pairs(self) -> list[tuple[int, int]]:
         """Lengths to try, a short and a long one: around each at which it may do something new, and beyond it."""
-        tables = [use.value for use in self._tables]
         found = {(_SHORT, _LONG)}
-        certain = candidate_lengths(self._meaning, tables)
+        certain = self.candidates()
         matrices = [use.value for use in self._tables if use.rows and use.columns]
         guessed = combined(self._meaning, matrices) if multiplies(self._meaning, matrices) else set()
         for candidate in certain | guessed:
             for short, long in ((max(2, candidate - 3), candidate + 4), (candidate + 4, candidate + 11)):
                 most = MOST_NUMBERS if candidate in certain else _MOST_GUESSED
-                if long * long * self._heads <= most and long <= self._meaning.longest + 11:
+                if long * long * self._heads <= most and long <= self._meaning.longest + _BEYOND:
                     found.add((short, long))
         return sorted(found)
+
+    def candidates(self) -> set[int]:
+        """Lengths at which it may do something new."""
+        return candidate_lengths(self._meaning, [use.value for use in self._tables])
+
+    def fits(self, length: int) -> bool:
+        """Whether scores of that length are few enough to try, and the context holds them."""
+        return length * length * self._heads <= MOST_NUMBERS and length <= self._meaning.longest + _BEYOND
 
     def random(self, length: int) -> dict[ir.Value, Array]:
         """Seeded numbers for the data that it starts from, at one row of a batch."""
@@ -222,7 +231,7 @@ class Trial:
                 else:
                     self._hide_before_softmax(given, sizes, plan, padding)
             return meaning.evaluator.array(self._attention.weights, sizes, given)
-        except CacheRefusal:
+        except CacheRefusedError:
             if length <= _LONG:
                 raise
             return None
@@ -264,7 +273,8 @@ class Trial:
         shown = shown & (np.arange(length) >= padding)
         hidden: Array = np.pad(np.where(shown, 0, HIDDEN), ((0, 0), (columns.front, columns.back))).astype(np.float32)
         if (ROWS,) not in axes:
-            return hidden[-1].reshape([len(hidden[-1]) if i == place else 1 for i in range(len(axes))])
+            last: Array = hidden[-1].reshape([len(hidden[-1]) if i == place else 1 for i in range(len(axes))])
+            return last
         row = axes.index((ROWS,))
         shape = [1] * len(axes)
         shape[row], shape[place] = hidden.shape
@@ -276,8 +286,13 @@ class Trial:
         later = np.triu(np.ones((length, length), bool), 1)
         shape = [1] * weights.ndim
         shape[self._row] = shape[self._column] = length
-        kept: Array = np.where((later if self._row < self._column else later.T).reshape(shape), weights, 0)
-        return kept
+        return np.where((later if self._row < self._column else later.T).reshape(shape), weights, 0)
+
+    def by_row(self, weights: Array) -> Array:
+        """`weights` as (heads, rows, columns), whatever its heads are made of."""
+        assert self._row is not None
+        ordered = np.moveaxis(weights, (self._row, self._column), (-2, -1))
+        return ordered.reshape(-1, *ordered.shape[-2:])
 
     def part(self, inputs: dict[ir.Value, Array], of: slice) -> dict[ir.Value, Array]:
         """The inputs of some of the tokens."""

@@ -31,7 +31,7 @@ def find_cut(meaning: Meaning, node: ir.Node, operand: ir.Value, scaled: bool) -
     """The smallest value behind `operand` from which it follows by moving entries and, for keys, by a scaling.
 
     Raises:
-        CacheRefusal: there is none with the batch and the positions on axes of their own.
+        CacheRefusedError: there is none with the batch and the positions on axes of their own.
     """
     best: tuple[tuple[int, int, int], Cut] | None = None
     value, factor, skipped, steps = operand, 1.0, frozenset[ir.Node](), 0
@@ -83,7 +83,7 @@ def _source(meaning: Meaning, node: ir.Node, scaled: bool) -> tuple[ir.Value, fl
 
 
 def _form(axes: Axes) -> tuple[int, int, int] | None:
-    """How far `axes` is from (batch, heads, rows, width), its heads and its width; else None."""
+    """How far `axes` is from (batch, heads, rows, width), its heads and its width; None if that is no way."""
     batch = [i for i, of in enumerate(axes) if BATCH in of]
     if len(batch) != 1 or axes.count((ROWS,)) != 1 or axes[batch[0]][0] != BATCH:
         return None

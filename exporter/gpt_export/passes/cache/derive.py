@@ -14,13 +14,13 @@ from gpt_export.passes.cache.attentions import find_attentions
 from gpt_export.passes.cache.axes import BATCH, ROWS, is_constant
 from gpt_export.passes.cache.checks import plan_attentions
 from gpt_export.passes.cache.emission import Emitter
-from gpt_export.passes.cache.findings import FoundAttention, found_attentions, telling_lengths
 from gpt_export.passes.cache.interpreter import Meaning, interpret
 from gpt_export.passes.cache.lengths import LONGEST
 from gpt_export.passes.cache.normal_form import normalise
 from gpt_export.passes.cache.pairs import pair_up
-from gpt_export.passes.cache.refusal import CacheRefusal
+from gpt_export.passes.cache.refusal import CacheRefusedError
 from gpt_export.passes.cache.tables import check_tables, position_uses
+from gpt_export.passes.cache.turns import find_turns
 from gpt_export.runtime.signature import LayerCache
 
 logger = logging.getLogger(__name__)
@@ -33,11 +33,10 @@ class DerivedCache:
 
     model: ir.Model
     layers: tuple[LayerCache, ...]
-    attentions: tuple[FoundAttention, ...]
     longest: int | None
     """The length up to which the cached graph is the plain one; None where nothing was found to change."""
-    lengths: tuple[int, ...]
-    """Lengths at which the graph does something new: the gate steps across each."""
+    turns: tuple[int, ...] = ()
+    """Lengths within which it is the plain one too, but at which attention does something new: see `turns.py`."""
 
 
 def derive_cache(
@@ -55,7 +54,7 @@ def derive_cache(
             caller.
 
     Raises:
-        CacheRefusal: the graph mixes positions in a way that the pass does not know; the message names the operator.
+        CacheRefusedError: the graph mixes positions in a way that the pass does not know; the message says where.
     """
     _check_types(model.graph)
     model = model.clone()
@@ -65,7 +64,7 @@ def derive_cache(
     _check_output(meaning, model.graph.outputs[0])
     attentions = find_attentions(meaning, model.graph)
     if not attentions:
-        raise CacheRefusal("no cache is derived, because no operator of the graph looks at other positions")
+        raise CacheRefusedError("no cache is derived, because no operator of the graph looks at other positions")
     uses = position_uses(meaning)
     limit = check_tables(meaning, uses, context_length)
     plans = plan_attentions(meaning, attentions, uses)
@@ -82,20 +81,15 @@ def derive_cache(
     derived = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
     layers = tuple(pair.shape() for pair in pairs)
     logger.info("derived a cache of %d layers, %d nodes to %d", len(layers), len(model.graph), len(graph))
-    return DerivedCache(
-        model=derived,
-        layers=layers,
-        attentions=found_attentions(meaning, plans, pairs),
-        longest=limit,
-        lengths=telling_lengths(meaning, plans, uses, limit),
-    )
+    turns = find_turns(meaning, attentions, uses)
+    return DerivedCache(model=derived, layers=layers, longest=limit, turns=turns)
 
 
 def _check_output(meaning: Meaning, logits: ir.Value) -> None:
     fact = meaning.facts.get(logits)
     axes = () if fact is None or fact.depends != "data" else fact.axes
     if len(axes) != 3 or axes[:2] != ((BATCH,), (ROWS,)) or not is_constant(axes[2]):
-        raise CacheRefusal(
+        raise CacheRefusedError(
             "no cache is derived, because the output is not a row of logits for each token, as classes of texts are not"
         )
 
@@ -103,7 +97,7 @@ def _check_output(meaning: Meaning, logits: ir.Value) -> None:
 def _check_types(graph: ir.Graph) -> None:
     for value in graph.inputs:
         if value.dtype is not None and value.dtype.is_floating_point() and value.dtype != ir.DataType.FLOAT:
-            raise CacheRefusal(
+            raise CacheRefusedError(
                 f"no cache is derived, because the weight {value.name} is {value.dtype.name.lower()}; "
                 "a cache is derived in float32"
             )

@@ -49,7 +49,7 @@ class Evaluator:
             given: arrays of values that stand for themselves; what depends on them is added to it.
 
         Raises:
-            CacheRefusal: an operator on the way cannot be evaluated.
+            CacheRefusedError: an operator on the way cannot be evaluated.
         """
         known = self._known.setdefault(sizes, {})
         stack = [value]
@@ -103,7 +103,7 @@ class Evaluator:
         """What `node` gives for `inputs`.
 
         Raises:
-            CacheRefusal: ONNX's reference evaluator cannot run it.
+            CacheRefusedError: ONNX's reference evaluator cannot run it.
         """
         if node.op_type == "Constant":
             return [_constant(node)]

@@ -8,7 +8,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from gpt_export.passes.cache.axes import Axes
-from gpt_export.passes.cache.refusal import CacheRefusal
+from gpt_export.passes.cache.refusal import CacheRefusedError
 
 Depends = Literal["nothing", "positions", "data"]
 """On what a value depends: on weights alone, on the sizes of the input too, or on the ids."""
@@ -24,7 +24,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An argument of an operator that is written anew, not read from the graph: the sizes of `axes`, or `numbers`."""
+    """An argument of an operator that is not read from the graph but written: the sizes of `axes`, or `numbers`."""
 
     axes: Axes = ()
     numbers: tuple[int, ...] | None = None
@@ -47,7 +47,7 @@ class Step:
     """Whether inputs must have the output's axes at their whole length: they are joined, not broadcast."""
     last: bool = False
     """Whether the node keeps the last position alone, which is left out: all new positions are kept."""
-    unread: CacheRefusal | None = None
+    unread: CacheRefusedError | None = None
     """Why what comes out must not be read, while its shape may be."""
     attributes: dict[str, ir.Attr] = field(default_factory=dict)
     """Attributes that differ from the node's own."""

@@ -12,9 +12,9 @@ import onnx_ir as ir
 from gpt_export.passes.cache.axes import BATCH, ROWS, TRIED, Axes, axes_of_shapes, constant_axes, holds_rows, is_plain
 from gpt_export.passes.cache.evaluate import Evaluator
 from gpt_export.passes.cache.facts import Depends, Fact, Step
-from gpt_export.passes.cache.refusal import CacheRefusal, refuse
+from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
 from gpt_export.passes.cache.rules import RULES
-from gpt_export.passes.cache.rules.reading import Found, OverRows, Reading
+from gpt_export.passes.cache.rules.reading import Found, OverRowsError, Reading
 from gpt_export.runtime.signature import INPUT_IDS
 
 Array = np.ndarray[Any, Any]
@@ -59,14 +59,14 @@ def interpret(graph: ir.Graph, weights: Mapping[str, Callable[[], Array]], opset
         longest: the length up to which it is worth looking at anything.
 
     Raises:
-        CacheRefusal: an operator mixes positions in a way that no rule knows.
+        CacheRefusedError: an operator mixes positions in a way that no rule knows.
     """
     flipped: frozenset[ir.Node] = frozenset()
     while True:
         walk = _Walk(graph, weights, opset, flipped)
         try:
             return walk.run(longest)
-        except OverRows as over:
+        except OverRowsError as over:
             if over.product.node in flipped:
                 raise
             flipped |= {over.product.node}
@@ -83,7 +83,7 @@ class _Walk:
         self._found = Found(flipped=flipped)
         self._evaluator = Evaluator(self._facts, weights, opset)
         self._weights: set[ir.Value] = set()
-        self._unread: dict[ir.Value, CacheRefusal] = {}
+        self._unread: dict[ir.Value, CacheRefusedError] = {}
         self._last: set[ir.Value] = set()
 
     def run(self, longest: int) -> Meaning:
@@ -98,7 +98,7 @@ class _Walk:
             self._set(value, ((BATCH,), (ROWS,)), "data")
             return
         if value.shape is None or not all(isinstance(size, int) for size in value.shape):
-            raise CacheRefusal(f"no cache is derived, because the size of the weight {value.name} is not known")
+            raise CacheRefusedError(f"no cache is derived, because the size of the weight {value.name} is not known")
         self._set(value, constant_axes(value.shape.numpy()), "nothing")
         if value.const_value is None:
             self._weights.add(value)

@@ -12,13 +12,42 @@ from gpt_export.passes.cache.interpreter import Meaning
 LONGEST = 1 << 20
 _COMBINED = 2048
 _ADDING = frozenset(
-    {
-        "Add", "And", "Cast", "Concat", "Constant", "ConstantOfShape", "CumSum", "Equal", "Expand", "Gather",
-        "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Neg", "Not", "Or", "Range",
-        "Reshape", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Trilu", "Unsqueeze", "Where",
-    }
-)  # fmt: skip
+    [
+        "Add",
+        "And",
+        "Cast",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "CumSum",
+        "Equal",
+        "Expand",
+        "Gather",
+        "GatherND",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "Less",
+        "LessOrEqual",
+        "Neg",
+        "Not",
+        "Or",
+        "Range",
+        "Reshape",
+        "Shape",
+        "Slice",
+        "Squeeze",
+        "Sub",
+        "Transpose",
+        "Trilu",
+        "Unsqueeze",
+        "Where",
+    ]
+)
 """Operators whose thresholds are sums of their constants."""
+_COMPARING = frozenset(
+    {"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Min", "Max", "Clip", "Trilu", "Div", "Mod"}
+)
 
 
 def candidate_lengths(meaning: Meaning, values: Iterable[ir.Value]) -> set[int]:
@@ -41,6 +70,29 @@ def candidate_lengths(meaning: Meaning, values: Iterable[ir.Value]) -> set[int]:
         seen.update(new)
         stack.extend(new)
     return {number for number in found if 1 < number <= LONGEST}
+
+
+def compared_lengths(meaning: Meaning, values: Iterable[ir.Value]) -> set[int]:
+    """Whole numbers above 1 that positions on the way to `values` are compared with, or divided by."""
+    found: set[int] = set()
+    stack = list(values)
+    seen = set(stack)
+    while stack:
+        node = stack.pop().producer()
+        if node is None or (node.op_type == "Shape" and node.inputs[0] in meaning.facts):
+            continue
+        if node.op_type in _COMPARING:
+            found.update(number for each in node.inputs if each is not None for number in _whole(each))
+        new = [each for each in node.inputs if each is not None and each not in seen]
+        seen.update(new)
+        stack.extend(new)
+    return {number for number in found if 1 < number <= LONGEST}
+
+
+def _whole(value: ir.Value) -> set[int]:
+    """The integers that a constant holds."""
+    tensor = ir.convenience.get_const_tensor(value)
+    return _numbers(value) if tensor is not None and tensor.dtype.is_integer() else set()
 
 
 def _is_number(value: ir.Value | None) -> bool:

@@ -43,7 +43,7 @@ def _kind(node: ir.Node) -> ir.DataType | None:
 
 
 def _slices(graph: ir.Graph, split: ir.Node) -> None:
-    """SequenceAt of a SplitToSequence is a Slice where sizes and place are constants; one entry is a Gather."""
+    """SequenceAt of a SplitToSequence is a Slice, where sizes and place are constants; one entry is a Gather."""
     given = split.inputs[1] if len(split.inputs) > 1 else None
     sizes = None if given is None else _folded(given)
     axis = split.attributes["axis"].as_int() if "axis" in split.attributes else 0

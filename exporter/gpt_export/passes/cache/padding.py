@@ -28,7 +28,7 @@ class Padding:
         With `band`, what a row may not look at is hidden too.
 
         Raises:
-            CacheRefusal: rows of scores are not those of a batch.
+            CacheRefusedError: rows of scores are not those of a batch.
         """
         place = next(i for i, of in enumerate(axes) if columns_of(of))
         columns = columns_of(axes[place])

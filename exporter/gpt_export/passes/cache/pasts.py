@@ -1,4 +1,4 @@
-"""Keys and values as the cache holds them, (batch, heads, positions, width), and back to a graph's own form."""
+"""Keys and values as the cache holds them, (batch, heads, positions, width), and back to what a graph reads."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from gpt_export.errors import GraphError
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-class CacheRefusal(GraphError):  # noqa: N818  # a refusal is an answer, which callers expect
+class CacheRefusedError(GraphError):
     """A graph whose cache cannot be derived; the message is one sentence that names the operator and its place."""
 
 
@@ -22,9 +22,9 @@ def place_of(node: ir.Node) -> str:
     return f"{node.op_type} {node.name or '(unnamed)'}{inside}"
 
 
-def refuse(node: ir.Node, what: str) -> CacheRefusal:
+def refuse(node: ir.Node, what: str) -> CacheRefusedError:
     """The refusal of `node`, which does `what` (a verb phrase)."""
-    return CacheRefusal(f"no cache is derived, because {place_of(node)} {what}")
+    return CacheRefusedError(f"no cache is derived, because {place_of(node)} {what}")
 
 
 def _scope(node: ir.Node) -> str:

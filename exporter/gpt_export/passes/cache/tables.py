@@ -1,7 +1,4 @@
-"""Tables of positions: a cached key keeps what it was given in its own time.
-
-So row i of a table must be the same at every length.
-"""
+"""Tables of positions: a cached key keeps what it was given in its time, so row i must be the same at every length."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ import onnx_ir as ir
 from gpt_export.passes.cache.axes import Axes, Sizes, columns_of, holds_rows, is_plain
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.lengths import candidate_lengths, combined, probes
-from gpt_export.passes.cache.refusal import CacheRefusal, refuse
+from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
 
 Array = np.ndarray[Any, Any]
 MOST_NUMBERS = 1 << 23
@@ -66,7 +63,7 @@ def check_tables(meaning: Meaning, uses: Sequence[Use], context_length: int | No
         context_length: the length that is wanted; None where whatever is found is right.
 
     Raises:
-        CacheRefusal: a table changes with the length, from the start or before `context_length`.
+        CacheRefusedError: a table changes with the length, from the start or before `context_length`.
     """
     limit: int | None = None
     done: set[ir.Value] = set()
@@ -123,7 +120,7 @@ def _at(meaning: Meaning, value: ir.Value, length: int) -> Array | None:
     sizes = Sizes(1, length)
     try:
         array = meaning.evaluator.array(value, sizes)
-    except CacheRefusal:
+    except CacheRefusedError:
         if length <= _MINIMUM:
             raise
         return None

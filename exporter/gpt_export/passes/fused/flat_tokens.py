@@ -6,19 +6,28 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from gpt_export.passes.building import constant, graph_input, name_outputs
+from gpt_export.passes.fused.dataflow import ELEMENTWISE, multiplies_weight
+from gpt_export.passes.fused.facts import ACTIVATIONS
 from gpt_export.passes.fused.last_logits import KEPT
 from gpt_export.passes.quantized.tokens import FLAT
 from gpt_export.runtime.signature import INPUT_IDS, POSITION_IDS
+
+_LAST_AXIS = frozenset(
+    {"LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"}
+)
 
 
 class FlattenTokens(InPlacePass):
     """Looks tokens up in one row, and gives batch and sequence back in front of attention and of the last slice.
 
-    Quantising by token needs (tokens, width); without this every product would reshape on both sides.
+    Quantising by token needs (tokens, width); without this every product would reshape on both sides. A graph in which
+    any other operator counts the axes of what it reads is left as it is.
     """
 
     def call(self, model: ir.Model) -> PassResult:
         graph = model.graph
+        if not _takes_rows(graph):
+            return PassResult(model, modified=False)
         row = constant("/flat/row", [-1])
         graph.insert_before(graph[0], [row])
         for name in (INPUT_IDS, POSITION_IDS):
@@ -42,6 +51,42 @@ class FlattenTokens(InPlacePass):
                 _unflatten_input(graph, node, whole.outputs[0])
         model.meta[FLAT] = True
         return PassResult(model, modified=True)
+
+
+def _takes_rows(graph: ir.Graph) -> bool:
+    """Whether what is computed from the lookups, up to the last slice, is the same with batch and sequence in one."""
+    waiting = [
+        node.outputs[0]
+        for name in (INPUT_IDS, POSITION_IDS)
+        for node, index in graph_input(graph, name).uses()
+        if node.op_type == "Gather" and index == 1
+    ]
+    if not waiting or KEPT not in {node.name for node in graph}:
+        return False
+    seen: set[ir.Node] = set()
+    while waiting:
+        value = waiting.pop()
+        if value.is_graph_output():
+            return False
+        for node, _ in value.uses():
+            if node in seen or node.name == KEPT:
+                continue
+            seen.add(node)
+            if not _takes_any_rank(node):
+                return False
+            waiting += node.outputs[:1] if node.op_type == "GroupQueryAttention" else node.outputs
+    return True
+
+
+def _takes_any_rank(node: ir.Node) -> bool:
+    if node.op_type == "GroupQueryAttention":
+        readers = [reader for reader, _ in node.outputs[0].uses()]
+        return node.inputs[1] is None and bool(readers) and all(map(multiplies_weight, readers))
+    if node.op_type == "MatMul":
+        return multiplies_weight(node)
+    if node.op_type in _LAST_AXIS:
+        return node.attributes.get_int("axis", -1) == -1
+    return node.op_type in ELEMENTWISE or node.op_type in ACTIVATIONS
 
 
 def _unflatten_input(graph: ir.Graph, node: ir.Node, shape: ir.Value) -> None:

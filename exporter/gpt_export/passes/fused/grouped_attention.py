@@ -1,119 +1,185 @@
-"""Attention over a cache, written out in standard operators, becomes onnxruntime's GroupQueryAttention.
+"""Attention over a cache, in whatever operators it is written, becomes onnxruntime's GroupQueryAttention.
 
-The operator appends the new keys and values to the past (in place, where both are one buffer), hides what lies after a
-query, and adds `attention_bias` to the scores: padding is hidden by it, so that left-padded rows stay right. Contract:
-the documentation of onnxruntime's contrib operators.
+The operator appends the new keys and values to the past (in place, where both are one buffer), turns them by position,
+hides what lies after a query or before its window, and adds `attention_bias` to the scores: padding is hidden by it, so
+that left-padded rows stay right. Contract: the documentation of onnxruntime's contrib operators.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
-from gpt_export_models.gpt import MASK_FILL
 from onnx_ir.passes import InPlacePass, PassResult
-from onnxscript.rewriter import RewritePass, pattern
+from torch import Tensor
 
-from gpt_export.passes.building import CONTRIB, constant, graph_input, name_outputs
-from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS
+from gpt_export.passes.building import CONTRIB, name_outputs
+from gpt_export.passes.fused.attention_inputs import AttentionInputs, packed_operands
+from gpt_export.passes.fused.attention_reading import Reader, Reading
+from gpt_export.passes.fused.attention_sites import NoSiteError, Site, sites
+from gpt_export.passes.fused.dataflow import Dataflow
+from gpt_export.passes.fused.evaluation import Evaluator, UnknownValueError
+from gpt_export.passes.fused.facts import AttentionFacts, attention_facts, set_attention_facts
+from gpt_export.passes.fused.probes import Probe
+from gpt_export.passes.fused.scores import OtherScoresError
 
-HEAD_MULTIPLE = 8
-"""GroupQueryAttention takes heads whose width is a multiple of this."""
-NO_SINK = -6e4
-"""Beside any score its exp is 0, even where all keys are hidden: a sink that takes no attention. Finite in float16."""
-_HEADS_FIRST = (0, 2, 1, 3)
-_KEYS_LAST = (0, 1, 3, 2)
+logger = logging.getLogger(__name__)
+Array = np.ndarray
+_CLOSE = 1e-4
 
 
 class FuseGroupedAttention(InPlacePass):
-    """Rewrites the attention of every layer; what it needs of the mask is computed once for all of them.
+    """Rewrites the attention of every layer whose facts the operator has, and leaves `AttentionFacts` with the model.
 
-    `head_sink` is given, although at `NO_SINK` it does nothing, because onnxruntime 1.32 then takes its kernel for
-    whole score matrices; the tiled one takes more than twice as long for a prompt on machines whose second-level cache
-    it cannot learn.
+    Facts are found by running parts of the graph (`attention_reading`). Whatever they are, a layer is rewritten only if
+    its operator gives on random numbers what the layer gave: padded, behind a past and without.
 
     Args:
-        n_heads: heads of every layer; there are as many of keys and values.
+        weights: the numbers of the weights; only tables, masks and sinks are read.
+        context_length: the longest text.
     """
 
-    def __init__(self, n_heads: int) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], context_length: int) -> None:
         super().__init__()
-        self._n_heads = n_heads
+        self._weights = weights
+        self._context = context_length
 
     def call(self, model: ir.Model) -> PassResult:
-        parts: dict[str, ir.Value] = {}
-
-        def fused(
-            op: Any, packed: ir.Value, past_key: ir.Value, past_value: ir.Value, scale: ir.Value, **_: Any
-        ) -> Any:
-            factor = ir.convenience.get_const_tensor(scale)
-            assert factor is not None
-            if not parts:
-                parts.update(_mask_parts(model.graph, self._n_heads))
-            mask = (None, None, None, parts["bias"], parts["sink"])
-            return op.GroupQueryAttention(
-                packed, None, None, past_key, past_value, parts["last"], parts["total"], *mask,
-                num_heads=self._n_heads, kv_num_heads=self._n_heads, scale=float(factor.numpy()),
-                _outputs=3, _domain=CONTRIB,
-            )  # fmt: skip
-
-        result = RewritePass([pattern.RewriteRule(_written_out, fused, _scale_is_known, name="attention")])(model)
-        return PassResult(result.model, modified=result.modified)
-
-
-def _written_out(
-    op: Any,
-    packed: Any,
-    sizes: Any,
-    past_key: Any,
-    past_value: Any,
-    bias: Any,
-    scale: Any,
-    heads_shape: Any,
-    merged_shape: Any,
-) -> Any:
-    query, key, value = op.Split(packed, sizes, axis=-1, _outputs=3)
-    query = op.Mul(op.Transpose(op.Reshape(query, heads_shape), perm=_HEADS_FIRST), scale)
-    present_key = op.Concat(past_key, op.Transpose(op.Reshape(key, heads_shape), perm=_HEADS_FIRST), axis=2)
-    present_value = op.Concat(past_value, op.Transpose(op.Reshape(value, heads_shape), perm=_HEADS_FIRST), axis=2)
-    scores = op.Add(op.MatMul(query, op.Transpose(present_key, perm=_KEYS_LAST)), bias)
-    mixed = op.MatMul(op.Softmax(scores, axis=-1), present_value)
-    return op.Reshape(op.Transpose(mixed, perm=_HEADS_FIRST), merged_shape), present_key, present_value
+        graph = model.graph
+        flow = Dataflow(graph)
+        evaluate = Evaluator(model, self._weights)
+        reader = Reader(graph, flow, evaluate, self._context)
+        inputs = AttentionInputs(graph, reader)
+        found = {layer: site for layer, site in sites(graph, flow).items() if not _is_fused(graph, layer)}
+        known = [site for site in found.values() if isinstance(site, Site)]
+        try:
+            shapes = reader.shapes(known) if known else {}
+        except UnknownValueError as error:
+            logger.info("attention stays as it is: %s", error)
+            return PassResult(model, modified=False)
+        facts: list[AttentionFacts] = []
+        for layer, site in found.items():
+            try:
+                if isinstance(site, str):
+                    raise NoSiteError(site)
+                reading = reader.read(site, shapes)
+                _rewrite(graph, reading, inputs, reader, self._context)
+                facts.append(_facts(reading))
+            except (NoSiteError, OtherScoresError, UnknownValueError) as error:
+                logger.info("layer %d keeps its attention in standard operators: %s", layer, error)
+                facts.append(AttentionFacts(layer=layer, plain=str(error)))
+        if found:
+            set_attention_facts(model, sorted([*_kept(model, found), *facts], key=lambda each: each.layer))
+        modified = any(each.plain is None for each in facts)
+        if modified:
+            model.opset_imports.setdefault(CONTRIB, 1)
+        return PassResult(model, modified=modified)
 
 
-def _scale_is_known(_context: Any, scale: ir.Value, **_: Any) -> bool:
-    factor = ir.convenience.get_const_tensor(scale)
-    return factor is not None and factor.size == 1
+def _is_fused(graph: ir.Graph, layer: int) -> bool:
+    present = next(value for value in graph.outputs if value.name == f"present.{layer}.key")
+    node = present.producer()
+    return node is not None and node.op_type == "GroupQueryAttention"
 
 
-def _mask_parts(graph: ir.Graph, n_heads: int) -> dict[str, ir.Value]:
-    """What the operator asks for, put in front of the graph.
+def _kept(model: ir.Model, found: Mapping[int, object]) -> list[AttentionFacts]:
+    return [each for each in attention_facts(model) if each.layer not in found]
 
-    `total` (int32 scalar) past and new tokens, `last` (int32, batch) the index of a row's last one, `bias` (batch, 1,
-    new, total) `MASK_FILL` where a key is padding, else 0, and `sink` (heads).
+
+def _facts(reading: Reading) -> AttentionFacts:
+    rotation, scores = reading.rotation, reading.scores
+    kind = "not" if rotation is None else "interleaved" if rotation.interleaved else "halves"
+    return AttentionFacts(
+        layer=reading.site.layer,
+        heads=reading.heads,
+        kv_heads=reading.kv_heads,
+        head_dim=reading.head_dim,
+        scale=scores.scale,
+        cap=scores.cap,
+        window=scores.window,
+        turned="in front" if reading.turned_in_front else kind,  # type: ignore[arg-type]
+        rotated=rotation.width if rotation else 0,
+        bias=scores.bias,
+        sinks=scores.sink is not None,
+    )
+
+
+def _rewrite(graph: ir.Graph, reading: Reading, inputs: AttentionInputs, reader: Reader, context: int) -> None:
+    """Puts the operator beside what it replaces, compares both, and lets all readers read it.
+
+    Raises:
+        NoSiteError: they differ.
     """
-    ids, mask = graph_input(graph, INPUT_IDS), graph_input(graph, ATTENTION_MASK)
-    nodes: list[ir.Node] = []
+    site, scores = reading.site, reading.scores
+    name = f"/attention.{site.layer}"
+    before, given = inputs.of(reading, name)
+    attributes: dict[str, object] = {
+        "num_heads": reading.heads,
+        "kv_num_heads": reading.kv_heads,
+        "scale": scores.scale,
+    }
+    if scores.window:
+        attributes["local_window_size"] = scores.window
+    if scores.cap:
+        attributes["softcap"] = scores.cap
+    node = ir.node("GroupQueryAttention", given, attributes=attributes, domain=CONTRIB, num_outputs=3, name=name)  # type: ignore[arg-type]
+    name_outputs(node)
+    behind, out = reading.out.form.restored(node.outputs[0], name)
+    mixed = site.outs[0].producer()
+    assert mixed is not None
+    added = [*before, node, *behind]
+    graph.insert_before(mixed, added)
+    if (error := _difference(reading, [out, *node.outputs[1:]], reader, context)) > _CLOSE:
+        for each in reversed(added):
+            graph.remove(each, safe=True)
+        raise NoSiteError(f"GroupQueryAttention gives other numbers for it, by {error:.2g} of the largest")
+    reading.out.value.replace_all_uses_with(out)
+    for plain, fused in ((site.present_key, node.outputs[1]), (site.present_value, node.outputs[2])):
+        _put_out(graph, plain, fused)
 
-    def add(op_type: str, inputs: list[ir.Value], name: str, **attributes: Any) -> ir.Value:
-        nodes.append(name_outputs(ir.node(op_type, inputs, attributes=attributes, name=f"/mask/{name}")))
-        return nodes[-1].outputs[0]
 
-    def given(name: str, value: Any, dtype: Any = np.int64) -> ir.Value:
-        nodes.append(constant(f"/mask/{name}", value, dtype))
-        return nodes[-1].outputs[0]
+def _put_out(graph: ir.Graph, plain: ir.Value, fused: ir.Value) -> None:
+    """`fused` in place of the output `plain`, under its name."""
+    fused.type, fused.shape = plain.type, plain.shape
+    graph.outputs[list(graph.outputs).index(plain)] = fused
+    plain.name, fused.name = f"{plain.name}/plain", plain.name
 
-    one = given("one", [1])
-    length = add("Shape", [mask], "length", start=1, end=2)
-    total = add("Squeeze", [add("Cast", [length], "length_32", to=ir.DataType.INT32)], "total")
-    rows = add("Shape", [ids], "rows", start=0, end=1)
-    last = add("Expand", [add("Sub", [total, given("one_32", 1, np.int32)], "last_index"), rows], "last")
-    hidden = add("Sub", [given("shown", 1, np.float32), add("Cast", [mask], "float", to=ir.DataType.FLOAT)], "hidden")
-    fill = add("Mul", [hidden, given("fill", MASK_FILL, np.float32)], "filled")
-    by_key = add("Unsqueeze", [fill, given("axes", [1, 2])], "by_key")
-    new = add("Shape", [ids], "new", start=1, end=2)
-    bias = add("Expand", [by_key, add("Concat", [one, one, new, one], "bias_shape", axis=0)], "bias")
-    sink = given("no_sink", [NO_SINK] * n_heads, np.float32)
-    graph.insert_before(graph[0], nodes)
-    return {"total": total, "last": last, "bias": bias, "sink": sink}
+
+def _difference(reading: Reading, fused: list[ir.Value], reader: Reader, context: int) -> float:
+    """By how much the operator and what it replaces differ where nothing is padding, relative to the largest number."""
+    worst = 0.0
+    new = min(6, context)
+    probes = [Probe(2, 0, new, (0, new // 2)), Probe(1, context - new, new) if context < 64 else Probe(1, 60, 4)]
+    probes.append(Probe(2, min(9, context - 1), 1, (0, 2)))
+    if reading.scores.window and reading.scores.window < context:
+        probes.append(Probe(2, reading.scores.window, 1, (0, 1)))
+    for seed, probe in enumerate(probes):
+        worst = max(worst, _difference_at(reading, fused, reader, probe, seed))
+    return worst
+
+
+def _difference_at(reading: Reading, fused: list[ir.Value], reader: Reader, probe: Probe, seed: int) -> float:
+    rng = np.random.default_rng(seed)
+    site = reading.site
+    given = reader.inputs(probe)
+    for value in (site.past_key, site.past_value):
+        given[value] = rng.normal(size=given[value].shape).astype(np.float32)
+    flats = []
+    for raw in (reading.query, reading.key, reading.new_value):
+        flats.append(rng.normal(size=(probe.batch, probe.new, raw.form.width)).astype(np.float32))
+        given[raw.value] = raw.form.laid_out(flats[-1])
+    if packed := packed_operands(reading):
+        given[packed] = np.concatenate(flats, axis=-1)
+    plain = reader.evaluate([reading.out.value, site.present_key, site.present_value], given)
+    found = reader.evaluate(fused, given)
+    real = probe.real
+    worst = 0.0
+    for index, (one, other) in enumerate(zip(plain, found, strict=True)):
+        if index == 0:
+            one, other = (reading.out.form.flat(each, probe.batch)[real] for each in (one, other))
+        else:
+            one, other = (np.moveaxis(each, 2, 1)[probe.mask.astype(bool)] for each in (one, other))
+        worst = max(worst, float(np.abs(one - other).max() / max(float(np.abs(one).max()), 1e-6)))
+    return worst if np.isfinite(worst) else np.inf

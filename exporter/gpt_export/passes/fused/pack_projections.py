@@ -42,9 +42,8 @@ def _weight(value: ir.Value | None) -> Layout | None:
 
 
 def _alike(products: list[ir.Node]) -> bool:
-    shapes = {tuple(node.inputs[1].shape.numpy()) for node in products}  # type: ignore[union-attr]
     biases = [_bias_add(node) for node in products]
-    return len(shapes) == 1 and (all(biases) or not any(biases))
+    return all(biases) or not any(biases)
 
 
 def _bias_add(product: ir.Node) -> ir.Node | None:
@@ -64,14 +63,14 @@ def _pack(graph: ir.Graph, products: list[ir.Node]) -> None:
     ends = adds or products
     anchor = products[0]
     prefix = str(anchor.outputs[0].name)
-    width = int(anchor.inputs[1].shape[1])  # type: ignore[union-attr, arg-type, index]
+    widths = [int(node.inputs[1].shape[1]) for node in products]  # type: ignore[union-attr, arg-type, index]
     weight = _joined(graph, [node.inputs[1] for node in products], axis=1)
     product = ir.node("MatMul", [anchor.inputs[0], weight], name=f"{prefix}_packed")
     nodes = [product]
     if adds:
         bias = _joined(graph, [_bias(add) for add in adds], axis=0)
         nodes.append(ir.node("Add", [product.outputs[0], bias], name=f"{prefix}_packed_bias"))
-    sizes = constant(f"{prefix}_sizes", [width] * PACKED)
+    sizes = constant(f"{prefix}_sizes", widths)
     split = ir.node(
         "Split",
         [nodes[-1].outputs[0], sizes.outputs[0]],
@@ -93,7 +92,7 @@ def _joined(graph: ir.Graph, parts: list[ir.Value | None], axis: int) -> ir.Valu
     values = [part for part in parts if part is not None]
     layouts = [layout for value in values if (layout := layout_of(value))]
     shape = list(values[0].shape.numpy())  # type: ignore[union-attr]
-    shape[axis] *= len(values)
+    shape[axis] = sum(int(value.shape[axis]) for value in values)  # type: ignore[index, arg-type, misc]
     joined = ir.Value(name=f"{values[0].name}+{len(values) - 1}", type=values[0].type, shape=ir.Shape(shape))
     sources = tuple(source for layout in layouts for source in layout.sources)
     set_layout(joined, Layout(sources, transposed=layouts[0].transposed))

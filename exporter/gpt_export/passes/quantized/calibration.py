@@ -15,6 +15,7 @@ from gpt_export.passes.quantized.products import Product, find_heads, find_produ
 from gpt_export.passes.quantized.segments import Array, SegmentedRun, feed_of
 from gpt_export.weights.layout import Layout, layout_of
 from gpt_export.weights.quantize.gptq import rounded_for_inputs
+from gpt_export.weights.quantize.parallel import Each, one_thread_a_part
 from gpt_export.weights.quantize.schemes import PrecisionPlan, Scheme
 from gpt_export.weights.quantize.weights import Codes, matrix_of
 
@@ -38,22 +39,27 @@ def calibrate(
         weights: of the source.
         windows: token ids of the text, int64 (windows, length).
     """
-    with torch.no_grad():
-        return dict(_Calibration(model, weights, windows, plan).rounded())
+    with torch.no_grad(), one_thread_a_part() as each:
+        return dict(_Calibration(model, weights, windows, plan, each).rounded())
 
 
 class _Calibration:
     def __init__(
-        self, model: ir.Model, weights: Mapping[str, Tensor], windows: NDArray[np.int64], plan: PrecisionPlan
+        self,
+        model: ir.Model,
+        weights: Mapping[str, Tensor],
+        windows: NDArray[np.int64],
+        plan: PrecisionPlan,
+        each: Each,
     ) -> None:
         graph = model.clone().graph
         graph.sort()
-        self._graph, self._weights, self._plan = graph, weights, plan
+        self._weights, self._plan, self._each = weights, plan, each
         self._products = find_products(graph)
         self._heads = find_heads(graph, self._products)
         self._known: dict[ir.Value, Array] = {}
         batches = [windows[i : i + _WINDOWS_AT_ONCE] for i in range(0, len(windows), _WINDOWS_AT_ONCE)]
-        self._run = SegmentedRun(graph, [feed_of(graph, ids) for ids in batches], self._weight)
+        self._run = SegmentedRun(graph, [feed_of(graph, ids) for ids in batches], self._weight, each)
 
     def rounded(self) -> Iterator[tuple[tuple[str, ...], Codes]]:
         """The codes of each matrix, product by product in the order of the graph."""
@@ -64,7 +70,7 @@ class _Calibration:
             fresh = [product for product in products if product.weight not in self._known]
             if not fresh:
                 continue
-            moment = _second_moment(self._run.values(x), fresh[0].width)
+            moment = _second_moment(self._run.values(x), fresh[0].width, each=self._each)
             for product in {each.weight: each for each in fresh}.values():
                 yield self._round(product, moment)
             logger.info("rounded products %d of %d", done + 1, len(groups))
@@ -80,7 +86,7 @@ class _Calibration:
             share = _LOOKUP_WEIGHT / (1 - _LOOKUP_WEIGHT) * moment.diagonal().mean()
             moment = moment + share * torch.eye(product.width)
         matrix_nk = matrix_of(self._weights, Layout(layout.sources, layout.transposed != product.inputs_first))
-        codes, scales = rounded_for_inputs(matrix_nk, moment, scheme)
+        codes, scales = rounded_for_inputs(matrix_nk, moment, scheme, self._each)
         restored = (codes * scales.unsqueeze(-1)).reshape(len(matrix_nk), -1)[:, : product.width]
         if not looked_up:  # its lookups have run with the weights as they were
             stored = restored.T if product.inputs_first else restored
@@ -102,10 +108,12 @@ class _Calibration:
         return np.asarray(array, value.dtype.numpy())
 
 
-def _second_moment(read: list[Array], width: int) -> Tensor:
-    """X^T X of what a product reads, float32 (width, width)."""
-    moment = torch.zeros(width, width)
-    for array in read:
+def _second_moment(read: list[Array], width: int, each: Each) -> Tensor:
+    """X^T X of what a product reads, float32 (width, width), summed batch by batch."""
+
+    @torch.no_grad()  # which holds for the thread that says so
+    def of_batch(array: Array) -> Tensor:
         rows = torch.from_numpy(array).reshape(-1, width)
-        moment.add_(rows.T @ rows)
-    return moment
+        return rows.T @ rows
+
+    return sum(each(of_batch, read), torch.zeros(width, width))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from gpt_export.weights.layout import layout_of
+from gpt_export.weights.quantize.parallel import Each
 
 Array = NDArray[Any]
 Batch = dict[ir.Value, Array]
@@ -25,12 +26,17 @@ class SegmentedRun:
         graph: its weights are inputs with a layout.
         feeds: for each batch, every other input of the graph, by name.
         weight: the numbers of a weight as the graph has it, asked for when a node that reads it runs.
+        each: runs the batches; each of them takes one thread, so that their number decides no bit.
     """
 
     def __init__(
-        self, graph: ir.Graph, feeds: Sequence[Mapping[str, Array]], weight: Callable[[ir.Value], Array]
+        self,
+        graph: ir.Graph,
+        feeds: Sequence[Mapping[str, Array]],
+        weight: Callable[[ir.Value], Array],
+        each: Each,
     ) -> None:
-        self._graph = graph
+        self._graph, self._each = graph, each
         self._weight = weight
         self._opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opset_imports.items()]
         inputs = {value.name: value for value in graph.inputs if layout_of(value) is None}
@@ -73,9 +79,13 @@ class SegmentedRun:
         moving = [value for value in read if value not in fixed]
         session = self._session(nodes, {**fixed, **{value: self._batches[0][value] for value in moving}}, outputs)
         names = [str(value.name) for value in outputs]
-        for batch in self._batches:
-            feed = {str(value.name): array for value, array in fixed.items()}
-            found = session.run(names, feed | {str(value.name): batch[value] for value in moving})
+        given = {str(value.name): array for value, array in fixed.items()}
+
+        def run(batch: Batch) -> list[Array]:
+            found: list[Array] = session.run(names, given | {str(value.name): batch[value] for value in moving})
+            return found
+
+        for batch, found in zip(self._batches, self._each(run, self._batches), strict=True):
             batch.update(zip(outputs, found, strict=True))
             for value in [
                 each for each in batch if each is not wanted and all(r in self._done for r, _ in each.uses())
@@ -98,6 +108,7 @@ class SegmentedRun:
         model = helper.make_model(graph, opset_imports=self._opsets, ir_version=8)
         options: Any = ort.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = 1
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gpt_export.weights.quantize.parallel import Each
 from gpt_export.weights.quantize.rounding import best_scales, nearest
 from gpt_export.weights.quantize.schemes import Scheme
 
@@ -16,20 +17,37 @@ DAMPING = 0.01
 """Share of the mean of H's diagonal that is added to it, as in the paper."""
 
 
-def rounded_for_inputs(matrix_nk: Tensor, second_moment_kk: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+_ROWS_AT_ONCE = 512
+
+
+def rounded_for_inputs(
+    matrix_nk: Tensor, second_moment_kk: Tensor, scheme: Scheme, each: Each = map
+) -> tuple[Tensor, Tensor]:
     """Codes, int8 (N, blocks, block), and scales, float32 (N, blocks), of a matrix (N outputs, K inputs).
 
     Args:
         second_moment_kk: X^T X, any multiple of it, of the inputs X (tokens, K) that the layer reads.
+        each: applies the rounding to parts of the rows, which know nothing of each other.
     """
     width = matrix_nk.shape[1]
     block = scheme.block or width
-    blocks = -(-width // block)
-    left = torch.nn.functional.pad(matrix_nk.to(torch.float64), (0, blocks * block - width))
-    spread = torch.nn.functional.pad(_spread(second_moment_kk), (0, blocks * block - width, 0, blocks * block - width))
+    filling = -width % block
+    spread = torch.nn.functional.pad(_spread(second_moment_kk), (0, filling, 0, filling))
     spread.diagonal()[width:] = 1
+
+    def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return _rounded_rows(torch.nn.functional.pad(rows.detach().to(torch.float64), (0, filling)), spread, scheme)
+
+    codes, scales = zip(*each(rounded, torch.split(matrix_nk, _ROWS_AT_ONCE)), strict=True)
+    return torch.cat(codes), torch.cat(scales)
+
+
+def _rounded_rows(left: Tensor, spread: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    """Codes and scales of some rows, float64 (N, whole blocks), which are written over."""
+    width = left.shape[1]
+    block = scheme.block or width
     codes, scales = [], []
-    for start in range(0, blocks * block, block):
+    for start in range(0, width, block):
         stop = start + block
         scale = best_scales(left[:, start:stop].float(), scheme).double()
         block_codes, block_errors = [], []

@@ -47,10 +47,18 @@ def best_scales(weights: Tensor, scheme: Scheme) -> Tensor:
     for end in (scheme.lowest, scheme.highest):
         for shrink in _SHRINKS:
             scale = _not_zero(extreme * (shrink / end))
-            error = ((nearest(weights, scale, scheme) * scale - weights) / unit).square().sum(dim=-1, keepdim=True)
+            error = _sum_in_pairs(((nearest(weights, scale, scheme) * scale - weights) / unit).square())
             better = error < least
             best, least = torch.where(better, scale, best), torch.where(better, error, least)
     return best
+
+
+def _sum_in_pairs(values: Tensor) -> Tensor:
+    """The sum over the last axis, (..., 1), in an order that no processor's width of vectors decides."""
+    while (width := values.shape[-1]) > 1:
+        half = width // 2
+        values = torch.cat([values[..., :half] + values[..., half : 2 * half], values[..., 2 * half :]], dim=-1)
+    return values
 
 
 def _not_zero(scale: Tensor) -> Tensor:

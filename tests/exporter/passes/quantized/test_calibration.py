@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from gpt_export.errors import ConfigError
 from gpt_export.gate.limits import LIMITS
 from gpt_export.passes.quantized.calibration import calibrate
-from gpt_export.pipeline import calibration_text, stages
+from gpt_export.pipeline import calibration_text, graphs, stages
 from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.variants import in_profile
@@ -37,7 +42,7 @@ def calibrated(trained_source: Source) -> Mapping[tuple[str, ...], Codes]:
 
 def codes_of(source: Source) -> Mapping[tuple[str, ...], Codes]:
     config = stages.settled(ExportConfig(precisions=("int4",)), source)
-    base = in_profile(stages.build_graph(source, config), source, config)
+    base = in_profile(graphs.build_graph(source, config), source, config)
     return calibrate(base, source.weights, calibration_windows(source, CALIBRATION), PLAN)
 
 
@@ -89,6 +94,56 @@ def test_the_source_stays_as_it_was_and_the_same_comes_out_again(
         assert all(torch.equal(a, b) for a, b in zip(codes, again[names], strict=True)), names
     wanted = trained_source.reference().state_dict()
     assert all(torch.equal(wanted[name], tensor) for name, tensor in trained_source.weights.items())
+
+
+SCRIPT = textwrap.dedent(
+    """
+    import sys
+    import torch
+    from pathlib import Path
+    from gpt_export.sources.gpt import checkpoint_source
+    from tests.exporter.passes.quantized.test_calibration import codes_of
+
+    checkpoint, out, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    torch.set_num_threads(threads)
+    source = checkpoint_source(checkpoint, config_file=checkpoint.with_name("book.json"))
+    torch.save(codes_of(source), out)
+    assert torch.get_num_threads() == threads
+    """
+)
+OTHER_PROCESSOR = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
+"""Makes torch compute as on a processor with none of the instructions of the last fifteen years."""
+
+
+def calibrated_elsewhere(checkpoint: Path, out: Path, threads: int, **environment: str) -> Mapping[Any, Codes]:
+    """The codes and scales that a process with so many threads and another environment comes to."""
+    path = os.pathsep.join([os.getcwd(), *sys.path])  # noqa: PTH109
+    command = [sys.executable, "-c", SCRIPT, str(checkpoint), str(out), str(threads)]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": path} | environment, check=True)
+    found: Mapping[Any, Codes] = torch.load(out)
+    return found
+
+
+def test_threads_never_decide_a_code(
+    trained_checkpoint: Path, calibrated: Mapping[tuple[str, ...], Codes], tmp_path: Path
+) -> None:
+    for threads in (1, 3):
+        elsewhere = calibrated_elsewhere(trained_checkpoint, tmp_path / str(threads), threads)
+        assert elsewhere.keys() == calibrated.keys()
+        for names, codes in calibrated.items():
+            assert all(torch.equal(a, b) for a, b in zip(codes, elsewhere[names], strict=True)), (threads, names)
+
+
+def test_another_processor_may_decide_the_last_bits(
+    trained_checkpoint: Path, calibrated: Mapping[tuple[str, ...], Codes], tmp_path: Path
+) -> None:
+    # The exception that docs/variants.md states: what layers read is computed in float32, by the processor's own order.
+    elsewhere = calibrated_elsewhere(trained_checkpoint, tmp_path / "codes", 1, **OTHER_PROCESSOR)
+    assert any(not torch.equal(scales, elsewhere[names][1]) for names, (_, scales) in calibrated.items())
+    for names, (codes, scales) in calibrated.items():
+        others, other_scales = elsewhere[names]
+        assert (codes != others).float().mean() < 0.01, names
+        assert torch.isclose(scales, other_scales, rtol=1e-3, atol=0).float().mean() > 0.99, names
 
 
 def test_no_more_is_read_than_promised(trained_source: Source, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def cut(reading: Reading) -> Step:
 
 
 def _bound(number: int, step: int) -> int | None:
-    """A bound as Python's slices read it: with ONNX's smallest number a backward slice ends at the front."""
+    """A bound as Python's slices read it: ONNX ends a backward slice at the front by the smallest number."""
     return None if step < 0 and number <= -(2**62) else number
 
 

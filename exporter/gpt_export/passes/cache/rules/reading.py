@@ -12,7 +12,7 @@ import onnx_ir as ir
 from gpt_export.passes.cache.axes import TRIED, Axes
 from gpt_export.passes.cache.evaluate import Evaluator
 from gpt_export.passes.cache.facts import Fact, Step
-from gpt_export.passes.cache.refusal import CacheRefusal, refuse
+from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
 
 Array = np.ndarray[Any, Any]
 Rule = Callable[["Reading"], Step]
@@ -41,7 +41,7 @@ class Found:
     """Products whose first input holds the keys, as a Softmax over their first positions shows."""
 
 
-class OverRows(CacheRefusal):
+class OverRowsError(CacheRefusedError):
     """A Softmax over positions that a product called queries: they are the keys."""
 
     def __init__(self, node: ir.Node, product: Product) -> None:
@@ -78,7 +78,7 @@ class Reading:
         """The values of input `i` at the sizes of `TRIED`, None where it is left out.
 
         Raises:
-            CacheRefusal: it depends on the ids.
+            CacheRefusedError: it depends on the ids.
         """
         value = self.node.inputs[i] if i < len(self.node.inputs) else None
         if value is None:
@@ -110,6 +110,6 @@ class Reading:
         """`number` counted from the front."""
         return number % rank
 
-    def refuse(self, what: str) -> CacheRefusal:
+    def refuse(self, what: str) -> CacheRefusedError:
         """The refusal of this node."""
         return refuse(self.node, what)

@@ -6,12 +6,21 @@ from collections.abc import Sequence
 
 from gpt_export.passes.cache.axes import columns_of, holds_rows, is_constant
 from gpt_export.passes.cache.facts import Step
-from gpt_export.passes.cache.rules.reading import OverRows, Reading, Rule
+from gpt_export.passes.cache.rules.reading import OverRowsError, Reading, Rule
 
-_REDUCERS = (
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
-    "ReduceProd", "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
+_REDUCERS = [
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+]
+
 _OVER_COLUMNS = frozenset({"ReduceMax", "ReduceSum", "ReduceLogSumExp"})
 
 
@@ -58,7 +67,7 @@ def along(reading: Reading) -> Step:
     if reading.node.op_type == "Softmax" and holds_rows(axes[place]):
         others = [each for each in map(columns_of, axes) if each is not None]
         if others:
-            raise OverRows(reading.node, reading.found.products[others[0].product])
+            raise OverRowsError(reading.node, reading.found.products[others[0].product])
     _check_features(reading, [place])
     return Step((axes,) * len(reading.node.outputs))
 

@@ -1,0 +1,46 @@
+"""The longest sequence that a module is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+ASSUMED_CONTEXT = 1024
+_CONTEXT_KEYS = (
+    "context_length",
+    "block_size",
+    "n_positions",
+    "max_position_embeddings",
+    "n_ctx",
+    "max_seq_len",
+    "sequence_len",
+)
+"""What people call it in their modules and configurations."""
+
+
+def context_length_of(module: nn.Module) -> tuple[int, tuple[str, ...]]:
+    """The context that the module states in its configuration, otherwise the longest sequence it runs on."""
+    for holder in (module, *(getattr(module, name, None) for name in ("config", "cfg", "params"))):
+        for key in _CONTEXT_KEYS:
+            value = holder.get(key) if isinstance(holder, Mapping) else getattr(holder, key, None)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value, ()
+    found = _longest_run(module)
+    how = "the longest it runs on" if found < ASSUMED_CONTEXT else "the longest that was tried"
+    return found, (f"context length {found} is {how}; give the module a context_length to state another",)
+
+
+def _longest_run(module: nn.Module) -> int:
+    runs, fails = 1, ASSUMED_CONTEXT + 1
+    length = ASSUMED_CONTEXT
+    while runs + 1 < fails:
+        try:
+            with torch.no_grad():
+                module(torch.zeros((1, length), dtype=torch.int64))
+            runs = length
+        except Exception:  # the user's code says in its own way that it takes no more
+            fails = length
+        length = (runs + fails) // 2
+    return runs

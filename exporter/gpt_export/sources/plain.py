@@ -1,0 +1,188 @@
+"""A user's module without its wrappings: what torch.compile, DataParallel and parametrizations put around the code.
+
+Everything here works on copies of the module objects, which share their tensors with the module that was given.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from gpt_export.errors import SourceError
+
+logger = logging.getLogger(__name__)
+
+HALVES = (torch.bfloat16, torch.float16)
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """`module` as its author wrote it, on the CPU: compiled, parallel and parametrized parts are looked through.
+
+    It is `module` itself where there is nothing to look through.
+
+    Raises:
+        SourceError: it holds quantised weights, or none (the meta device).
+    """
+    module = unwrapped(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    _refuse_quantized(module)
+    if any(tensor.device.type == "meta" for tensor in _state(module)):
+        raise SourceError(
+            f"{type(module).__name__} has tensors on the meta device, which hold no numbers; load its weights first"
+        )
+    elsewhere = any(tensor.device.type != "cpu" for tensor in _state(module))
+    if not (elsewhere or any(_is_derived(part) for part in module.modules())):
+        return module
+    module = sharing_copy(module)
+    for part in module.modules():
+        _fold(part)
+    return module.cpu() if elsewhere else module
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """`module` and its parts without what `torch.compile` and `DataParallel` put around them; a copy if need be."""
+    module = _inner(module)
+    if all(_inner(part) is part for part in module.modules()):
+        return module
+    module = sharing_copy(module)
+    for part in list(module.modules()):
+        for name, child in part._modules.items():
+            if child is not None:
+                part._modules[name] = _inner(child)
+    return module
+
+
+def halves(module: nn.Module) -> str | None:
+    """The 16-bit type that `module` computes in, such as `bfloat16`; None for one that only stores tables in it."""
+    for part in module.modules():
+        for tensor in part._parameters.values():
+            if tensor is not None and tensor.dtype in HALVES and not isinstance(part, nn.Embedding):
+                return str(tensor.dtype).removeprefix("torch.")
+    return None
+
+
+def widened(module: nn.Module) -> nn.Module:
+    """A copy of `module` in float32, exactly: parameters, buffers, plain tensors, and the types it has as attributes.
+
+    Tensors that are float32 already are shared.
+    """
+    copied = sharing_copy(module)
+    for part in copied.modules():
+        for name, value in list(vars(part).items()):
+            if isinstance(value, torch.dtype) and value in HALVES:
+                setattr(part, name, torch.float32)
+            elif isinstance(value, Tensor) and value.dtype in HALVES:
+                setattr(part, name, value.float())
+    ties: dict[int, nn.Parameter] = {}
+    for part in copied.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None and parameter.dtype in HALVES:
+                wide = ties.setdefault(id(parameter), nn.Parameter(parameter.detach().float(), requires_grad=False))
+                part._parameters[name] = wide
+        for name, buffer in part._buffers.items():
+            if buffer is not None and buffer.dtype in HALVES:
+                part._buffers[name] = buffer.float()
+    return copied
+
+
+def sharing_copy(module: nn.Module) -> nn.Module:
+    """A copy of `module` and its parts that may be changed, on the very tensors of `module`."""
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        for tensor in (*part._parameters.values(), *part._buffers.values()):
+            memo[id(tensor)] = tensor
+        for value in vars(part).values():
+            if isinstance(value, Tensor):  # one with a gradient's history cannot be copied otherwise
+                memo[id(value)] = value.detach()
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:  # an attribute of the user's that cannot be copied, such as a lock or a generator
+        logger.info("%s is not copied deeply: %s", type(module).__name__, error)
+        return _shallow(module, {})
+
+
+def _shallow(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+    """A copy of the module objects alone; attributes that are no parts are the same objects."""
+    if id(module) in made:
+        return made[id(module)]
+    copied = object.__new__(type(module))
+    made[id(module)] = copied
+    copied.__dict__ = dict(module.__dict__)
+    for name in ("_parameters", "_buffers"):
+        copied.__dict__[name] = dict(module.__dict__[name])
+    copied.__dict__["_modules"] = {
+        name: None if child is None else _shallow(child, made) for name, child in module._modules.items()
+    }
+    return copied
+
+
+def _inner(module: nn.Module) -> nn.Module:
+    while True:
+        inner = module.module if isinstance(module, _PARALLEL) else getattr(module, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
+
+
+def _state(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _refuse_quantized(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        packed = next((key for key in vars(part) if key in ("_packed_params", "_packed_weight")), None)
+        kinds = [
+            type(tensor.data).__name__ if is_traceable_wrapper_subclass(tensor.data) else str(tensor.dtype)
+            for tensor in part._parameters.values()
+            if tensor is not None and (is_traceable_wrapper_subclass(tensor.data) or not tensor.is_floating_point())
+        ]
+        if packed or any(child in part._modules for child in ("_packed_params",)) or kinds:
+            what = kinds[0] if kinds else "packed weights"
+            raise SourceError(
+                f"{type(module).__name__} is quantised already ({name or type(part).__name__} has {what}); pass the "
+                "module as it was before, and let the export quantise it: --precision int8,int4"
+            )
+
+
+def _is_derived(part: nn.Module) -> bool:
+    return parametrize.is_parametrized(part) or bool(_old_style(part))
+
+
+def _old_style(part: nn.Module) -> list[tuple[int, Any]]:
+    """The hooks of `torch.nn.utils.weight_norm` and `spectral_norm`, which compute a weight before each forward."""
+    return [
+        (key, hook)
+        for key, hook in part._forward_pre_hooks.items()
+        if callable(getattr(hook, "compute_weight", None)) and isinstance(getattr(hook, "name", None), str)
+    ]
+
+
+def _fold(part: nn.Module) -> None:
+    """Puts the weights that `part` derives from others in their place, as its own code computes them."""
+    if parametrize.is_parametrized(part):
+        kind = type(part)  # made for the module that was given, whose parametrization would go with its attributes
+        members = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+        part.__class__ = type(kind.__name__, kind.__bases__, members)
+        with torch.no_grad():
+            for name in list(part.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(part, str(name), leave_parametrized=True)
+    for key, hook in _old_style(part):
+        with torch.no_grad():
+            hook(part, ())  # leaves the derived weight as a plain attribute
+        derived = getattr(part, hook.name).detach()
+        delattr(part, hook.name)
+        for suffix in ("_g", "_v", "_orig", "_u"):
+            part._parameters.pop(hook.name + suffix, None)
+            part._buffers.pop(hook.name + suffix, None)
+        del part._forward_pre_hooks[key]
+        part._parameters[hook.name] = nn.Parameter(derived, requires_grad=False)

@@ -1,0 +1,143 @@
+"""Folders of Hugging Face's transformers, read by transformers itself: its own class is reference and skeleton.
+
+Source: `AutoModelForCausalLM` of transformers 5, https://github.com/huggingface/transformers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gpt_export_models.carried_tokenizer import carried_files, ignored_notes, open_carried
+from gpt_export_models.json_files import read_json_object
+from gpt_export_models.problems import some
+from torch import nn
+
+from gpt_export.errors import CheckpointError, SourceError
+from gpt_export.sources.places import blame
+from gpt_export.sources.source import Source, ids_alone, source_of_module, usual_tokenizer
+
+CONFIG = "config.json"
+
+
+def has_transformers() -> bool:
+    """Whether transformers is installed."""
+    return importlib.util.find_spec("transformers") is not None
+
+
+def is_transformers(path: Path) -> bool:
+    """Whether `path` is a folder whose `config.json` names a type of model."""
+    where = path / CONFIG
+    return path.is_dir() and where.is_file() and isinstance(read_json_object(where).get("model_type"), str)
+
+
+def transformers_source(folder: Path, *, name: str) -> Source:
+    """The source of the decoder in `folder`, its weights mapped where they lie in safetensors.
+
+    Nothing of the folder is run as code. Attention is computed by plain tensor operators ("eager"), which every model
+    has and torch.export follows; experts by products of whole batches, since the plain ones ask which expert was hit.
+
+    Raises:
+        CheckpointError: the folder asks for code of its own or for quantised weights, holds no causal decoder that
+            this transformers knows, or not all of its weights.
+        SourceError: transformers is not installed.
+    """
+    values = read_json_object(folder / CONFIG)
+    _refuse(folder, values)
+    if not has_transformers():
+        raise SourceError(
+            f"{folder} is a {values['model_type']} of Hugging Face, which transformers reads, and that is not "
+            "installed; pip install 'gpt-export[hf]'"
+        )
+    model, version, notes = _loaded(folder, values)
+    source = source_of_module(
+        model,
+        name=name,
+        record={"kind": "transformers", "model_type": values["model_type"], "name": name},
+        judged_against=f"transformers {version}'s {type(model).__name__}",
+        configuration=values,
+        notes=notes,
+    )
+    return with_tokenizer(source, folder)
+
+
+def with_tokenizer(source: Source, folder: Path) -> Source:
+    """`source` with the tokenizer whose files lie in `folder`, if there is one."""
+    carried = carried_files(folder)
+    tokenizer = open_carried(carried, source.vocab_size) or usual_tokenizer(source.vocab_size)
+    notes = tuple(note for note in source.notes if note != ids_alone(source.vocab_size))
+    notes += ignored_notes(folder) if tokenizer else (*ignored_notes(folder), ids_alone(source.vocab_size))
+    return replace(source, carried=carried, tokenizer=tokenizer, notes=notes)
+
+
+def _refuse(folder: Path, values: Mapping[str, Any]) -> None:
+    if any("Model" in str(key) for key in values.get("auto_map") or ()):
+        raise CheckpointError(
+            f"{folder} asks for code of its own (auto_map in {CONFIG}), and such code is never run; name your "
+            "copy of the class, and this folder as its --weights"
+        )
+    if values.get("quantization_config"):
+        raise CheckpointError(
+            f"{folder} holds quantised weights (quantization_config in {CONFIG}); take the ones they were made from, "
+            "and let the export quantise them: --precision int8,int4"
+        )
+
+
+def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tuple[str, ...]]:
+    import transformers
+
+    with _quiet(transformers):
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            config.use_cache = False  # the cache is the export's
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype="auto",
+                output_loading_info=True,
+                **_plain_operators(transformers),
+            )
+        except Exception as error:  # transformers raises what it likes
+            raise CheckpointError(
+                f"transformers {transformers.__version__} does not read {folder} ({values['model_type']}) as a causal "
+                f"decoder: {blame(error)}; check its files, or install another version"
+            ) from error
+    model, found = loaded
+    faults = {kind: sorted(map(str, found.get(f"{kind}_keys") or ())) for kind in ("missing", "mismatched")}
+    if any(faults.values()):
+        words = "; ".join(f"{kind} {some(names, limit=40)}" for kind, names in faults.items() if names)
+        raise CheckpointError(
+            f"{folder} does not hold the weights of {type(model).__name__}: {words}; save or download it again"
+        )
+    unexpected = sorted(map(str, found.get("unexpected_keys") or ()))
+    notes = (f"{type(model).__name__} does not use {some(unexpected)} of the file",) if unexpected else ()
+    return model.eval().requires_grad_(False), transformers.__version__, notes
+
+
+def _plain_operators(transformers: Any) -> dict[str, str]:
+    """Settings under which models are computed by operators that have an ONNX form; older versions know fewer."""
+    chosen = {"attn_implementation": "eager"}
+    if hasattr(transformers.PreTrainedModel, "get_correct_experts_implementation"):
+        chosen["experts_implementation"] = "batched_mm"
+    return chosen
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """No bars and warnings of transformers: what matters of them is in the loading's report."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
