@@ -7,6 +7,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from gpt_export.passes.building import constant, graph_input, name_outputs
 from gpt_export.passes.fused.dataflow import ELEMENTWISE, multiplies_weight
+from gpt_export.passes.fused.facts import ACTIVATIONS
 from gpt_export.passes.fused.last_logits import KEPT
 from gpt_export.passes.quantized.tokens import FLAT
 from gpt_export.runtime.signature import INPUT_IDS, POSITION_IDS
@@ -85,7 +86,7 @@ def _takes_any_rank(node: ir.Node) -> bool:
         return multiplies_weight(node)
     if node.op_type in _LAST_AXIS:
         return node.attributes.get_int("axis", -1) == -1
-    return node.op_type in ELEMENTWISE
+    return node.op_type in ELEMENTWISE or node.op_type in ACTIVATIONS
 
 
 def _unflatten_input(graph: ir.Graph, node: ir.Node, shape: ir.Value) -> None:
