@@ -56,7 +56,7 @@ def plan_attentions(meaning: Meaning, attentions: Sequence[Attention], uses: Seq
     plans: dict[Attention, Plan] = {}
     tried: dict[object, tuple[Attention, Plan]] = {}
     for attention in attentions:
-        key = _spelling(meaning, attention)
+        key = spelling(meaning, attention)
         if key in tried:
             like, plan = tried[key]
             nodes = dict(zip(_in_order(meaning, like), _in_order(meaning, attention), strict=True))
@@ -71,7 +71,7 @@ def _in_order(meaning: Meaning, attention: Attention) -> list[ir.Node]:
     return [node for node in meaning.steps if node in attention.between]
 
 
-def _spelling(meaning: Meaning, attention: Attention) -> object:
+def spelling(meaning: Meaning, attention: Attention) -> object:
     """Equal for attentions whose nodes between scores and weights are alike and read the same values."""
     places: dict[ir.Value, object] = {leaf: ("leaf", i) for i, leaf in enumerate(attention.leaves)}
     axes = tuple(_without_numbers(meaning.facts[leaf].axes) for leaf in attention.leaves)

@@ -81,7 +81,7 @@ def derive_cache(
     derived = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
     layers = tuple(pair.shape() for pair in pairs)
     logger.info("derived a cache of %d layers, %d nodes to %d", len(layers), len(model.graph), len(graph))
-    turns = find_turns(meaning, attentions, uses)
+    turns = find_turns(meaning, plans, uses)
     return DerivedCache(model=derived, layers=layers, longest=limit, turns=turns)
 
 
