@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benches.record import read_record, write_record
-from benches.versions.plan import PACKAGES, ROOT, Trial, plan
+from benches.versions.plan import PACKAGES, ROOT, Trial, plan, requirements
 
 TRIAL = Path(__file__).with_name("trial.py")
 
@@ -30,43 +30,49 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep environments here, and use those that are")
     options = parser.parse_args()
     rows = {(row["package"], row["end"]): row for row in (read_record("versions") or {"trials": []})["trials"]}
-    for trial in plan():
-        if options.only and trial.package not in options.only:
-            continue
-        print(f"{trial.name}: {', '.join(trial.requirements)}", file=sys.stderr)
-        rows[trial.package, trial.end] = tried(trial, options.keep)
-        print(json.dumps(rows[trial.package, trial.end]), file=sys.stderr)
-        write_record("versions", {"trials": [row for _, row in sorted(rows.items(), key=_order)]})
+    with tempfile.TemporaryDirectory(prefix="gpt-export-versions-") as scratch:
+        ours = Path(scratch) / "ours"  # as it stands now: a run takes long, and somebody may work on it meanwhile
+        for package in ("exporter/gpt_export", "models/gpt_export_models"):
+            shutil.copytree(ROOT / package, ours / Path(package).name)
+        for trial in plan():
+            if options.only and trial.package not in options.only:
+                continue
+            print(f"{trial.name}: {', '.join(trial.requirements)}", file=sys.stderr)
+            rows[trial.package, trial.end] = tried(trial, ours, options.keep)
+            print(json.dumps(rows[trial.package, trial.end]), file=sys.stderr)
+            write_record("versions", {"trials": [row for _, row in sorted(rows.items(), key=_order)]})
 
 
-def tried(trial: Trial, keep: Path | None) -> dict[str, Any]:
-    """The record's row of a trial: its versions and outcomes, or why pip made no environment for it."""
+def tried(trial: Trial, ours: Path, keep: Path | None) -> dict[str, Any]:
+    """The record's row of a trial of the packages in `ours`: versions and outcomes, or why there is no environment."""
     row: dict[str, Any] = {"package": trial.package, "end": trial.end, "requirements": list(trial.requirements)}
     with tempfile.TemporaryDirectory(prefix="gpt-export-versions-") as scratch:
         folder = (keep or Path(scratch)) / trial.name
-        python = folder / "bin" / "python"
         if not (folder / "complete").exists():
-            failure = _make(folder, trial.requirements)
-            if failure:
+            if failure := _make(folder, trial.requirements):
                 return row | {"failure": failure}
             (folder / "complete").touch()
-        # Ours alone comes from the source folder, so that an environment that was kept runs what stands there.
-        paths = os.pathsep.join(str(ROOT / name) for name in ("exporter", "models"))
         done = subprocess.run(
-            [python, TRIAL], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
+            [folder / "bin" / "python", TRIAL],
+            env=os.environ | {"PYTHONPATH": str(ours)},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             return row | {"failure": done.stderr.strip().splitlines()[-1]}
         return row | json.loads(done.stdout.splitlines()[-1])
 
 
-def _make(folder: Path, requirements: Sequence[str]) -> str | None:
-    """Makes the environment; gives pip's last word if it cannot."""
+def _make(folder: Path, wanted: Sequence[str]) -> str | None:
+    """Makes the environment, of `wanted` and whatever else gpt-export requires; gives pip's last word if it cannot."""
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=False, symlinks=True)
     command = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "--disable-pip-version-check"]
+    stated = [f"{package}{bounds}" for package, bounds in requirements().items()]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}  # else pip sees ours there
     done = subprocess.run(
-        [*command, "install", "--quiet", *requirements, f"{ROOT}[hf]"], capture_output=True, text=True, check=False
+        [*command, "install", "--quiet", *wanted, *stated], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode == 0:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,8 +39,7 @@ def plan(pyproject: Path = ROOT / "pyproject.toml", constraints: Path = ROOT / "
 
     torch is as constraints.txt has it where it is not what is tried: it is large, and one build serves all.
     """
-    project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
-    stated = requirements([*project["dependencies"], *project["optional-dependencies"]["hf"]])
+    stated = requirements(pyproject)
     torch = next(line for line in constraints.read_text("utf-8").splitlines() if line.startswith("torch=="))
     trials = []
     for package in PACKAGES:
@@ -51,8 +50,10 @@ def plan(pyproject: Path = ROOT / "pyproject.toml", constraints: Path = ROOT / "
     return tuple(trials)
 
 
-def requirements(lines: Sequence[str]) -> dict[str, str]:
-    """Package to what is demanded of its version: `onnx>=1.17` gives `{"onnx": ">=1.17"}`."""
+def requirements(pyproject: Path = ROOT / "pyproject.toml") -> dict[str, str]:
+    """Package to what is demanded of its version, `[hf]` included: `onnx>=1.17` gives `{"onnx": ">=1.17"}`."""
+    project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["hf"]]
     found = (re.fullmatch(r"([\w-]+)(.*)", line) for line in lines)
     return {match[1]: match[2] for match in found if match}
 

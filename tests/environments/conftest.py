@@ -120,8 +120,12 @@ def run_in() -> Callable[..., str]:
 
 def started_in(python: Path, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """What Python in an environment left, with nothing of this process on its path."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST"))}
-    return subprocess.run([str(python), *args], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([str(python), *args], cwd=cwd, env=own_path(), capture_output=True, text=True, check=False)
+
+
+def own_path() -> dict[str, str]:
+    """This process's variables without those that would put other packages on a path, or before pip's eyes."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST"))}
 
 
 def make_environment(folder: Path) -> Path:
@@ -142,6 +146,7 @@ def pip(python: Path, *args: str) -> None:
             "--disable-pip-version-check",
             *args,
         ],
+        env=own_path(),
         capture_output=True,
         text=True,
         check=True,

@@ -51,9 +51,10 @@ class Case:
         for ids, mask in zip(self.ids, self.mask, strict=True):
             yield ids[None, mask.astype(bool)]
 
-    def cuts(self) -> list[tuple[int, int]]:
-        """Start and stop of each piece that a cached candidate is fed."""
-        return list(itertools.pairwise(itertools.accumulate(self.chunks or (self.ids.shape[1],), initial=0)))
+    def cuts(self, *, cached: bool = True) -> list[tuple[int, int]]:
+        """Start and stop of each piece that a candidate is fed; one without a cache gets all at once."""
+        chunks = (self.chunks if cached else ()) or (self.ids.shape[1],)
+        return list(itertools.pairwise(itertools.accumulate(chunks, initial=0)))
 
     @property
     def several_behind_past(self) -> bool:
@@ -69,9 +70,13 @@ class Case:
         return Shown(self.name, self.compared(), self.note, targets)
 
     def ends(self) -> list[int]:
-        """Lengths of the prefixes that are run where positions are told by prefixes: the first ones, and ever fewer."""
+        """Lengths of the prefixes that are run where positions are told by prefixes.
+
+        They are the first ones and ever fewer, and the ends of the pieces that a cache is fed.
+        """
         length = self.ids.shape[1]
-        return [end for end in range(1, length + 1) if end <= FIRST_PREFIXES or end & (end - 1) == 0 or end == length]
+        stops = {stop for _, stop in self.cuts()}
+        return [end for end in range(1, length + 1) if end <= FIRST_PREFIXES or end & (end - 1) == 0 or end in stops]
 
     def compared(self) -> NDArray[np.bool_]:
         """Which positions are compared, bool (batch, sequence)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from gpt_export.errors import ConfigError
 from gpt_export.gate.case import Case
 from gpt_export.gate.settings import GateSettings
 from gpt_export.gate.text_cases import text_cases
+from gpt_export.gate.turn_cases import turn_cases
 from gpt_export.sources.source import Source
 
 GRID_BATCHES = (1, 2, 5)
@@ -28,13 +30,15 @@ FULL_CASE_BYTES = 2 * 1024 * 1024 * 1024
 """The same for the full set: with GPT-2's vocabulary 10,000 positions at once."""
 PADDED_LENGTHS = (17, 1, 6)
 STEPS = 17
+LAST_ALONE = 2
+"""Tokens at the end of the context that a cache is fed one by one."""
 
 
 def choose_cases(source: Source, settings: GateSettings) -> tuple[Case, ...]:
     """The cases that the settings ask for.
 
-    They are the texts where the model has a tokenizer, the ways of feeding a cache where the graph has one, and the
-    shape grid.
+    They are the texts where the model has a tokenizer, the ways of feeding a cache where the graph has one, across
+    every length at which it does something new, and the shape grid.
 
     Raises:
         ConfigError: texts were given for a model without a tokenizer.
@@ -43,8 +47,11 @@ def choose_cases(source: Source, settings: GateSettings) -> tuple[Case, ...]:
     cases = (*text_cases(source, settings), *id_cases(source.context_length, source.vocab_size))
     if source.cache:
         cases += cache_cases(source.context_length, source.vocab_size, seed=settings.seed)
+        cases += turn_cases(source.turns, source.context_length, source.vocab_size, _drawn(source, settings.seed))
     spent = sum(case.positions for case in cases)
     grid = grid_cases(source.context_length, source.vocab_size, full=settings.full, seed=settings.seed, spent=spent)
+    if source.cache:
+        grid = tuple(_to_the_end(case, source.context_length) for case in grid)
     chosen = select((*cases, *grid), settings.cases)
     if source.answers.positions == "all":
         return chosen
@@ -135,6 +142,18 @@ def grid_case(vocab_size: int, batch: int, sequence: int, seed: int, note: str =
     """Seeded random ids of one shape."""
     ids = _ids(vocab_size, (seed, batch, sequence), (batch, sequence))
     return Case(f"grid-{batch}x{sequence}", ids, np.ones_like(ids), f"shape {batch} x {sequence}", note)
+
+
+def _to_the_end(case: Case, context_length: int) -> Case:
+    """`case`, whose last two tokens a cache is fed alone if it is a single row that fills the context."""
+    if case.ids.shape != (1, context_length) or context_length < LAST_ALONE + 1:
+        return case
+    chunks = (context_length - LAST_ALONE, *(1,) * LAST_ALONE)
+    return replace(case, reason=f"{case.reason}, the end of the context", chunks=chunks)
+
+
+def _drawn(source: Source, seed: int) -> Callable[[int, int], NDArray[np.int64]]:
+    return lambda row, length: _ids(source.vocab_size, (seed, 4, row), (1, length))
 
 
 def _whole(name: str, ids: NDArray[np.int64], reason: str, chunks: tuple[int, ...]) -> Case:

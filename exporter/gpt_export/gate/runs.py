@@ -68,7 +68,7 @@ def feed_graph(cache: CacheShape | None) -> Feed:
         present_names = cache.present_names() if cache else []
         positions = np.maximum(np.cumsum(case.mask, axis=1) - 1, 0)
         chunks = []
-        for start, stop in case.cuts():
+        for start, stop in case.cuts(cached=cache is not None):
             inputs: dict[str, NDArray[Any]] = {INPUT_IDS: case.ids[:, start:stop], **past}
             if cache:
                 inputs |= {ATTENTION_MASK: case.mask[:, :stop], POSITION_IDS: positions[:, start:stop]}

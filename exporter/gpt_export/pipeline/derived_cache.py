@@ -39,7 +39,7 @@ def with_derived_cache(source: Source, model: ir.Model) -> tuple[Source, ir.Mode
     except CacheRefusedError as error:
         logger.info("no cache: %s", error)
         return dataclasses.replace(source, notes=(*source.notes, f"the graph has no cache: {error}")), model
-    source = dataclasses.replace(source, cache=CacheShape(found.layers))
+    source = dataclasses.replace(source, cache=CacheShape(found.layers), turns=found.turns)
     if found.longest is not None and found.longest < source.context_length:
         note = (
             f"the context ends at {found.longest} instead of {source.context_length}: beyond it the module computes "

@@ -141,6 +141,7 @@ def _manifest(
         model={
             "vocab_size": source.vocab_size,
             "context_length": source.context_length,
+            "turns": [turn for turn in source.turns if turn < source.context_length],
             "head": source.graph_head.to_dict(),
             "judged_against": source.judged_against,
             "tokenizer": None if source.tokenizer is None else source.tokenizer.name,

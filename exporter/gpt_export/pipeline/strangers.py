@@ -33,6 +33,7 @@ def validate_against(
         source,
         cache=CacheShape.from_dict(variant["cache"]) if variant and variant["cache"] else None,
         context_length=int(manifest.model["context_length"]),
+        turns=tuple(manifest.model.get("turns", ())),
     )
     layouts = () if variant is None else variant["weights"].values()
     if all(name in source.weights for layout in layouts for name in layout["sources"]):

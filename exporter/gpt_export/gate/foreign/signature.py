@@ -138,7 +138,7 @@ def feed_of(roles: Roles) -> Feed:
         past = {name: _empty(roles, name, len(case.ids)) for name in roles.past}
         positions = np.maximum(np.cumsum(case.mask, axis=1) - 1, 0)
         chunks = []
-        for start, stop in case.cuts():
+        for start, stop in case.cuts(cached=bool(roles.present)):
             inputs: dict[str, NDArray[Any]] = {roles.ids: case.ids[:, start:stop], **past}
             if roles.mask:
                 inputs[roles.mask] = case.mask[:, :stop]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from gpt_export.passes.cache.axes import Sizes
 from gpt_export.passes.cache.interpreter import Meaning
-from gpt_export.passes.cache.lengths import candidate_lengths, probes
+from gpt_export.passes.cache.lengths import combined, probes
 from gpt_export.passes.cache.refusal import CacheRefusedError
 from gpt_export.passes.cache.tables import MOST_NUMBERS
 
@@ -35,7 +35,7 @@ def band_of(meaning: Meaning, value: ir.Value) -> Band | None:
     None where it is no band, or where those lengths are too many numbers to evaluate.
     """
     axes = meaning.facts[value].axes
-    lengths = probes(candidate_lengths(meaning, [value]), 1 << 20)
+    lengths = probes(combined(meaning, [value]), meaning.longest)
     shape = Sizes(1, lengths[-1]).shape(axes)
     if len(shape) < 2 or any(size != 1 for size in shape[:-2]) or lengths[-1] ** 2 > MOST_NUMBERS:
         return None

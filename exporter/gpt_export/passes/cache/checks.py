@@ -6,6 +6,7 @@ that are padded on the left may count slots for positions; where not, its tables
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,8 +17,9 @@ import onnx_ir as ir
 from gpt_export.passes.cache.attentions import Attention
 from gpt_export.passes.cache.axes import BATCH, ROWS, Axis, Columns, Sizes, columns_of
 from gpt_export.passes.cache.bands import Band, band_of
+from gpt_export.passes.cache.evaluate import kind_of
 from gpt_export.passes.cache.interpreter import Meaning
-from gpt_export.passes.cache.lengths import candidate_lengths
+from gpt_export.passes.cache.lengths import candidate_lengths, combined, multiplies
 from gpt_export.passes.cache.padding import HIDDEN
 from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
 from gpt_export.passes.cache.tables import MOST_NUMBERS, Use
@@ -25,6 +27,10 @@ from gpt_export.passes.cache.tables import MOST_NUMBERS, Use
 Array = np.ndarray[Any, Any]
 _SHORT, _LONG = 7, 13
 _SPREAD = 2.0
+_BEYOND = 11
+"""How far beyond the context it is tried, so that what changes at its end shows."""
+_MOST_GUESSED = 1 << 16
+"""Of scores at lengths that are sums and products of what stands in the graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,54 @@ class Plan:
     """The nodes that apply those masks, in order; each is left out."""
 
 
+def plan_attentions(meaning: Meaning, attentions: Sequence[Attention], uses: Sequence[Use]) -> dict[Attention, Plan]:
+    """How each attention can be written; those that are spelled alike and read the same tables are tried once.
+
+    Raises:
+        CacheRefusedError: later tokens change what a row attends to, or padding cannot be hidden.
+    """
+    plans: dict[Attention, Plan] = {}
+    tried: dict[object, tuple[Attention, Plan]] = {}
+    for attention in attentions:
+        key = spelling(meaning, attention)
+        if key in tried:
+            like, plan = tried[key]
+            nodes = dict(zip(_in_order(meaning, like), _in_order(meaning, attention), strict=True))
+            plans[attention] = dataclasses.replace(plan, masks=tuple(nodes[node] for node in plan.masks))
+        else:
+            plans[attention] = plan_attention(meaning, attention, uses)
+            tried[key] = attention, plans[attention]
+    return plans
+
+
+def _in_order(meaning: Meaning, attention: Attention) -> list[ir.Node]:
+    return [node for node in meaning.steps if node in attention.between]
+
+
+def spelling(meaning: Meaning, attention: Attention) -> object:
+    """Equal for attentions whose nodes between scores and weights are alike and read the same values."""
+    places: dict[ir.Value, object] = {leaf: ("leaf", i) for i, leaf in enumerate(attention.leaves)}
+    axes = tuple(_without_numbers(meaning.facts[leaf].axes) for leaf in attention.leaves)
+    spelled: list[object] = [axes]
+    for i, node in enumerate(_in_order(meaning, attention)):
+        read = tuple(_read(meaning, value, places) for value in node.inputs)
+        spelled.append((kind_of(node), read))
+        places.update({value: (i, k) for k, value in enumerate(node.outputs)})
+    return tuple(spelled)
+
+
+def _read(meaning: Meaning, value: ir.Value | None, places: dict[ir.Value, object]) -> object:
+    if value is None or meaning.depends[value] == "data":
+        return None if value is None else places.get(value)
+    tensor = ir.convenience.get_const_tensor(value)
+    return value if tensor is None or tensor.size > 1 else (str(tensor.dtype), tensor.numpy().tobytes())
+
+
+def _without_numbers(axes: tuple[Axis, ...]) -> object:
+    """Axes whose columns are those of any product."""
+    return tuple(tuple("columns" if isinstance(atom, Columns) else atom for atom in of) for of in axes)
+
+
 def plan_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) -> Plan:
     """How `attention` can be written so that it is the plain one, tried at several lengths.
 
@@ -48,10 +102,7 @@ def plan_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) 
         CacheRefusedError: later tokens change what a row attends to, or padding cannot be hidden.
     """
     trial = Trial(meaning, attention, uses)
-    pairs = [(_SHORT, _LONG)]
-    for candidate in sorted(trial.candidates()):
-        if trial.fits(candidate + 4):
-            pairs.append((max(2, candidate - 3), candidate + 4))
+    pairs = trial.pairs()
     for short, long in pairs:
         _check_causal(trial, short, long)
     for plan in _plans(meaning, attention, uses):
@@ -89,7 +140,7 @@ def _check_causal(trial: Trial, short: int, long: int) -> None:
     if whole is None:
         return
     if np.any(trial.later(whole, long) != 0):
-        raise trial.refuse("lets tokens look at later ones, so that what is cached would change")
+        raise trial.refuse("is not causal: it lets tokens look at later ones, so that what is cached would change")
     first = trial.weights(trial.part(inputs, slice(0, short)), short)
     if first is not None and not _close(first, trial.block(whole, slice(0, short))):
         raise trial.refuse("weighs tokens differently when later ones come")
@@ -133,13 +184,26 @@ class Trial:
         """The refusal of the attention, at its Softmax where it has one."""
         return refuse((*self._attention.softmaxes, self._attention.mix)[0], what)
 
+    def pairs(self) -> list[tuple[int, int]]:
+        """Lengths to try, a short and a long one: around each at which it may do something new, and beyond it."""
+        found = {(_SHORT, _LONG)}
+        certain = self.candidates()
+        matrices = [use.value for use in self._tables if use.rows and use.columns]
+        guessed = combined(self._meaning, matrices) if multiplies(self._meaning, matrices) else set()
+        for candidate in certain | guessed:
+            for short, long in ((max(2, candidate - 3), candidate + 4), (candidate + 4, candidate + 11)):
+                most = MOST_NUMBERS if candidate in certain else _MOST_GUESSED
+                if long * long * self._heads <= most and long <= self._meaning.longest + _BEYOND:
+                    found.add((short, long))
+        return sorted(found)
+
     def candidates(self) -> set[int]:
         """Lengths at which it may do something new."""
         return candidate_lengths(self._meaning, [use.value for use in self._tables])
 
     def fits(self, length: int) -> bool:
-        """Whether scores of that length are few enough to try."""
-        return length * length * self._heads <= MOST_NUMBERS
+        """Whether scores of that length are few enough to try, and the context holds them."""
+        return length * length * self._heads <= MOST_NUMBERS and length <= self._meaning.longest + _BEYOND
 
     def random(self, length: int) -> dict[ir.Value, Array]:
         """Seeded numbers for the data that it starts from, at one row of a batch."""
@@ -223,6 +287,12 @@ class Trial:
         shape = [1] * weights.ndim
         shape[self._row] = shape[self._column] = length
         return np.where((later if self._row < self._column else later.T).reshape(shape), weights, 0)
+
+    def by_row(self, weights: Array) -> Array:
+        """`weights` as (heads, rows, columns), whatever its heads are made of."""
+        assert self._row is not None
+        ordered = np.moveaxis(weights, (self._row, self._column), (-2, -1))
+        return ordered.reshape(-1, *ordered.shape[-2:])
 
     def part(self, inputs: dict[ir.Value, Array], of: slice) -> dict[ir.Value, Array]:
         """The inputs of some of the tokens."""

@@ -107,7 +107,7 @@ class Evaluator:
         """
         if node.op_type == "Constant":
             return [_constant(node)]
-        key = _kind(node)
+        key = kind_of(node)
         if key not in self._operators:
             try:
                 self._operators[key] = _operator(node, self._opset)
@@ -137,7 +137,8 @@ class Evaluator:
         layout = layout_of(value)
         name = layout.sources[0] if layout and len(layout.sources) == 1 else ""
         if name in self._weights:
-            return self._weights[name]()
+            array = self._weights[name]()
+            return array if array.shape == shape else np.stack((array.real, array.imag), axis=-1)  # complex
         self.unknown.add(value)
         assert value.dtype is not None
         kind = value.dtype.numpy()
@@ -154,7 +155,7 @@ def _constant(node: ir.Node) -> Array:
     return tensor.numpy()
 
 
-def _kind(node: ir.Node) -> object:
+def kind_of(node: ir.Node) -> object:
     """What tells operators apart: equal ones are made once."""
     attributes = tuple(sorted((name, _plain(attr.value)) for name, attr in node.attributes.items()))
     return node.domain, node.op_type, attributes, tuple(value is None for value in node.inputs), len(node.outputs)

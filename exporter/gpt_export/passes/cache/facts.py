@@ -8,6 +8,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from gpt_export.passes.cache.axes import Axes
+from gpt_export.passes.cache.refusal import CacheRefusedError
 
 Depends = Literal["nothing", "positions", "data"]
 """On what a value depends: on weights alone, on the sizes of the input too, or on the ids."""
@@ -44,5 +45,9 @@ class Step:
     """Whether inputs broadcast against the output, so that those of positions align with its axes from the right."""
     full: bool = False
     """Whether inputs must have the output's axes at their whole length: they are joined, not broadcast."""
+    last: bool = False
+    """Whether the node keeps the last position alone, which is left out: all new positions are kept."""
+    unread: CacheRefusedError | None = None
+    """Why what comes out must not be read, while its shape may be."""
     attributes: dict[str, ir.Attr] = field(default_factory=dict)
     """Attributes that differ from the node's own."""

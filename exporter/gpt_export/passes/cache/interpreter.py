@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from gpt_export.passes.cache.axes import BATCH, ROWS, TRIED, Axes, axes_of_shapes, constant_axes, is_plain
+from gpt_export.passes.cache.axes import BATCH, ROWS, TRIED, Axes, axes_of_shapes, constant_axes, holds_rows, is_plain
 from gpt_export.passes.cache.evaluate import Evaluator
 from gpt_export.passes.cache.facts import Depends, Fact, Step
 from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
@@ -32,6 +32,8 @@ class Meaning:
     evaluator: Evaluator
     weights: set[ir.Value]
     """Weights, and what is made of them: their shapes are known, their numbers are not."""
+    longest: int
+    """The length up to which it is worth looking at anything."""
 
     def reads_unknown(self, value: ir.Value) -> bool:
         """Whether numbers that nobody knows go into `value`."""
@@ -49,8 +51,12 @@ class Meaning:
         return False
 
 
-def interpret(graph: ir.Graph, weights: Mapping[str, Callable[[], Array]], opset: int) -> Meaning:
+def interpret(graph: ir.Graph, weights: Mapping[str, Callable[[], Array]], opset: int, longest: int) -> Meaning:
     """The meaning of `graph`, whose input is `input_ids` and whose other inputs are weights.
+
+    Args:
+        weights: how to get the numbers of weights, by the name of their source.
+        longest: the length up to which it is worth looking at anything.
 
     Raises:
         CacheRefusedError: an operator mixes positions in a way that no rule knows.
@@ -59,7 +65,7 @@ def interpret(graph: ir.Graph, weights: Mapping[str, Callable[[], Array]], opset
     while True:
         walk = _Walk(graph, weights, opset, flipped)
         try:
-            return walk.run()
+            return walk.run(longest)
         except OverRowsError as over:
             if over.product.node in flipped:
                 raise
@@ -77,13 +83,15 @@ class _Walk:
         self._found = Found(flipped=flipped)
         self._evaluator = Evaluator(self._facts, weights, opset)
         self._weights: set[ir.Value] = set()
+        self._unread: dict[ir.Value, CacheRefusedError] = {}
+        self._last: set[ir.Value] = set()
 
-    def run(self) -> Meaning:
+    def run(self, longest: int) -> Meaning:
         for value in (*self._graph.inputs, *self._graph.initializers.values()):
             self._enter(value)
         for node in self._graph:
             self._visit(node)
-        return Meaning(self._facts, self._depends, self._steps, self._found, self._evaluator, self._weights)
+        return Meaning(self._facts, self._depends, self._steps, self._found, self._evaluator, self._weights, longest)
 
     def _enter(self, value: ir.Value) -> None:
         if value.name == INPUT_IDS:
@@ -113,10 +121,15 @@ class _Walk:
                 return
             raise refuse(node, "has no rule that says what it does to positions")
         self._check_typed(node)
+        self._check_read(node)
         step = rule(Reading(node, self._facts, self._evaluator, self._found))
         if depends == "data":
             self._check_positions(node, step)
             self._steps[node] = step
+        if step.last or any(value in self._last for value in node.inputs):
+            self._last.update(node.outputs)
+        if step.unread is not None:
+            self._unread.update(dict.fromkeys(node.outputs, step.unread))
         for value, axes in zip(node.outputs, step.outputs, strict=False):
             self._set(value, axes, depends)
             if depends == "nothing":
@@ -141,6 +154,16 @@ class _Walk:
         for value in node.inputs:
             if value is not None and value not in self._facts:
                 raise refuse(node, "reads positions in a form that is neither the batch nor the sequence")
+
+    def _check_read(self, node: ir.Node) -> None:
+        """Refuses to read what only has a shape, and to set the last position alone against others."""
+        data = [value for value in node.inputs if value is not None and self._depends[value] != "nothing"]
+        for value in data:
+            if value in self._unread:
+                raise self._unread[value]
+        alone = [value in self._last for value in data if any(holds_rows(of) for of in self._facts[value].axes)]
+        if any(alone) and not all(alone):
+            raise refuse(node, "sets the last position against others")
 
     def _check_positions(self, node: ir.Node, step: Step) -> None:
         """Refuses arithmetic with the length itself."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -10,6 +10,44 @@ import onnx_ir as ir
 from gpt_export.passes.cache.interpreter import Meaning
 
 LONGEST = 1 << 20
+_COMBINED = 2048
+_ADDING = frozenset(
+    [
+        "Add",
+        "And",
+        "Cast",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "CumSum",
+        "Equal",
+        "Expand",
+        "Gather",
+        "GatherND",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "Less",
+        "LessOrEqual",
+        "Neg",
+        "Not",
+        "Or",
+        "Range",
+        "Reshape",
+        "Shape",
+        "Slice",
+        "Squeeze",
+        "Sub",
+        "Transpose",
+        "Trilu",
+        "Unsqueeze",
+        "Where",
+    ]
+)
+"""Operators whose thresholds are sums of their constants."""
+_COMPARING = frozenset(
+    {"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Min", "Max", "Clip", "Trilu", "Div", "Mod"}
+)
 
 
 def candidate_lengths(meaning: Meaning, values: Iterable[ir.Value]) -> set[int]:
@@ -34,6 +72,29 @@ def candidate_lengths(meaning: Meaning, values: Iterable[ir.Value]) -> set[int]:
     return {number for number in found if 1 < number <= LONGEST}
 
 
+def compared_lengths(meaning: Meaning, values: Iterable[ir.Value]) -> set[int]:
+    """Whole numbers above 1 that positions on the way to `values` are compared with, or divided by."""
+    found: set[int] = set()
+    stack = list(values)
+    seen = set(stack)
+    while stack:
+        node = stack.pop().producer()
+        if node is None or (node.op_type == "Shape" and node.inputs[0] in meaning.facts):
+            continue
+        if node.op_type in _COMPARING:
+            found.update(number for each in node.inputs if each is not None for number in _whole(each))
+        new = [each for each in node.inputs if each is not None and each not in seen]
+        seen.update(new)
+        stack.extend(new)
+    return {number for number in found if 1 < number <= LONGEST}
+
+
+def _whole(value: ir.Value) -> set[int]:
+    """The integers that a constant holds."""
+    tensor = ir.convenience.get_const_tensor(value)
+    return _numbers(value) if tensor is not None and tensor.dtype.is_integer() else set()
+
+
 def _is_number(value: ir.Value | None) -> bool:
     """Whether `value` is one constant: what Where fills in is no length."""
     node = value.producer() if value is not None else None
@@ -52,6 +113,30 @@ def _numbers(value: ir.Value) -> set[int]:
     if array.dtype.kind not in "if":
         return set()
     return {abs(int(each)) for each in array if np.isfinite(each) and abs(each) <= LONGEST and each == int(each)}
+
+
+def combined(meaning: Meaning, values: Sequence[ir.Value]) -> set[int]:
+    """The candidates of masks: also sums of two, and products of two where positions are multiplied or divided."""
+    base = {each for each in candidate_lengths(meaning, values) if each <= _COMBINED}
+    found = base | {a + b for a in base for b in base}
+    if multiplies(meaning, values):
+        found |= {a * b for a in base for b in base} | {a * b + c for a in base for b in base for c in base}
+    return {each for each in found if each <= meaning.longest + 6} | candidate_lengths(meaning, values)
+
+
+def multiplies(meaning: Meaning, values: Sequence[ir.Value]) -> bool:
+    """Whether positions are multiplied, divided or looked up on the way to `values`."""
+    stack, seen = list(values), set(values)
+    while stack:
+        node = stack.pop().producer()
+        if node is None or (node.op_type == "Shape" and node.inputs[0] in meaning.facts):
+            continue
+        if node.op_type not in _ADDING:
+            return True
+        new = [each for each in node.inputs if each is not None and each not in seen]
+        seen.update(new)
+        stack.extend(new)
+    return False
 
 
 def probes(candidates: Iterable[int], most: int) -> list[int]:

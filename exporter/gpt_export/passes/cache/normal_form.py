@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from gpt_export.passes.building import constant
 from gpt_export.passes.cache.einsums import rewrite_einsum
@@ -16,6 +16,7 @@ def normalise(model: ir.Model) -> None:
     and picked from becomes slices; Einsum becomes MatMul between transpositions.
     """
     _casts(model)
+    RemoveUnusedNodesPass()(model)
     for node in list(model.graph):
         if node.op_type == "SplitToSequence":
             _slices(model.graph, node)

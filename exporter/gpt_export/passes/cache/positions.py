@@ -9,7 +9,19 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from gpt_export.passes.cache.axes import ANY, BATCH, ROWS, TRIED, Axes, Columns, Sizes, holds_rows
+from gpt_export.passes.cache.axes import (
+    ANY,
+    BATCH,
+    ROWS,
+    TRIED,
+    Axes,
+    Columns,
+    Sizes,
+    columns_of,
+    constant_size,
+    holds_rows,
+    is_plain,
+)
 from gpt_export.passes.cache.dims import Writing
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.refusal import refuse
@@ -46,10 +58,8 @@ class PositionWriter:
         """
         axes = self._meaning.facts[value].axes
         places = [rank_of_output - len(axes) + i for i in range(len(axes))]
-        rows = [i for i, place in enumerate(places) if axes[i] and holds_rows(output[place])]
-        columns = [
-            i for i, place in enumerate(places) if axes[i] and any(isinstance(a, Columns) for a in output[place])
-        ]
+        rows = [i for i, place in enumerate(places) if not is_plain(axes[i]) and holds_rows(output[place])]
+        columns = [i for i, place in enumerate(places) if not is_plain(axes[i]) and columns_of(output[place])]
         if node in self._by_position and columns:
             return self._by_key(node, value, rows, columns, output)
         if not rows:
@@ -162,8 +172,9 @@ class PositionWriter:
         if key in self._gathered:
             return self._gathered[key]
         axes = self._meaning.facts[value].axes
-        batch = next((i for i, of in enumerate(output) if of == (BATCH,)), None)
-        if batch is None:
+        batch = next((i for i, of in enumerate(output) if of and of[0] == BATCH), None)
+        folded = 1 if batch is None or not is_plain(output[batch]) else constant_size(output[batch][1:])
+        if batch is None or not is_plain(output[batch]) or (folded > 1 and batch > 0):
             raise refuse(node, "combines a table of positions with rows that are not those of a batch")
         others = [i for i in range(len(axes)) if i != row and places[i] != batch]
         kept = [i for i in others if axes[i]]
@@ -177,8 +188,19 @@ class PositionWriter:
         units = [i for i in range(len(output)) if i not in order]
         if units:
             made = writing.node("Unsqueeze", [made, writing.constant(units)], f"{name}/by_row")
+        made = self._by_head(made, output, folded, f"{name}/by_head")
         self._gathered[key] = made
         return made
+
+    def _by_head(self, rows: ir.Value, output: Axes, heads: int, name: str) -> ir.Value:
+        """(batch * heads, ...) of rows (batch, ...), where heads are folded into the batch."""
+        if heads == 1:
+            return rows
+        writing = self._writing
+        made = writing.node("Unsqueeze", [rows, writing.constant([1])], f"{name}/apart")
+        made = writing.node("Expand", [made, writing.constant([1, heads, *[1] * (len(output) - 1)])], name)
+        ends = writing.node("Shape", [rows], f"{name}/ends", {"start": 1})
+        return writing.node("Reshape", [made, writing.shape([-1, ends])], f"{name}/folded")
 
     def _row_first(self, value: ir.Value, row: int, kept: list[int]) -> ir.Value:
         """(total, kept ...) of a value at the whole length."""
@@ -205,10 +227,3 @@ class PositionWriter:
 def _folds(axes: Axes) -> bool:
     """Whether the batch is folded with something else, so that one row cannot stand for it."""
     return any(BATCH in of and of != (BATCH,) for of in axes)
-
-
-def same_for_all_rows(value: ir.Value, meaning: Meaning, sizes: Sizes) -> bool:
-    """Whether `value` does not differ between rows of the batch."""
-    array = meaning.evaluator.array(value, sizes)
-    axes = meaning.facts[value].axes
-    return all(of != (BATCH,) or bool((array == np.take(array, [0], axis=i)).all()) for i, of in enumerate(axes))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from gpt_export.passes.cache.axes import Axes, Sizes, columns_of, holds_rows
+from gpt_export.passes.cache.axes import Axes, Sizes, columns_of, holds_rows, is_plain
 from gpt_export.passes.cache.interpreter import Meaning
-from gpt_export.passes.cache.lengths import candidate_lengths, probes
+from gpt_export.passes.cache.lengths import candidate_lengths, combined, probes
 from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
 
 Array = np.ndarray[Any, Any]
@@ -51,24 +51,31 @@ def _roles(axes: Axes, output: Axes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The axes of a value that meet rows, and those that meet columns, of an output that they align with."""
     aligned = [(i, output[len(output) - len(axes) + i]) for i in range(len(axes)) if output and axes[i]]
     return (
-        tuple(i for i, of in aligned if holds_rows(of)),
-        tuple(i for i, of in aligned if columns_of(of)),
+        tuple(i for i, of in aligned if holds_rows(of) and not is_plain(axes[i])),
+        tuple(i for i, of in aligned if columns_of(of) and not is_plain(axes[i])),
     )
 
 
-def check_tables(meaning: Meaning, uses: Sequence[Use]) -> int | None:
+def check_tables(meaning: Meaning, uses: Sequence[Use], context_length: int | None) -> int | None:
     """The length up to which every table keeps its rows, None if that is any length that was looked at.
 
+    Args:
+        context_length: the length that is wanted; None where whatever is found is right.
+
     Raises:
-        CacheRefusedError: a table changes with the length from the start.
+        CacheRefusedError: a table changes with the length, from the start or before `context_length`.
     """
     limit: int | None = None
     done: set[ir.Value] = set()
     for use in uses:
-        if use.value in done:
+        if use.value in done or (use.columns and not use.rows):  # keys' own are tried with the attention
             continue
         done.add(use.value)
         kept = _kept_up_to(meaning, use)
+        if kept is not None and context_length is not None and kept < context_length:
+            raise refuse(
+                use.node, f"reads a table whose rows change with the length of the text where that is above {kept}"
+            )
         limit = kept if limit is None else min(limit, kept or limit)
     return limit
 
@@ -99,7 +106,9 @@ def _keeps(meaning: Meaning, value: ir.Value, short: int, long: int) -> bool:
 def _lengths(meaning: Meaning, use: Use) -> list[int]:
     axes = meaning.facts[use.value].axes
     found = []
-    for length in probes(candidate_lengths(meaning, [use.value]), 1 << 20):
+    values = [use.value]
+    candidates = combined(meaning, values) if use.columns else candidate_lengths(meaning, values)
+    for length in probes(candidates, meaning.longest):
         if int(np.prod(Sizes(1, length).shape(axes), dtype=np.int64)) * (length if not use.rows else 1) > MOST_NUMBERS:
             break
         found.append(length)

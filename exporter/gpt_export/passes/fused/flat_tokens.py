@@ -7,6 +7,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from gpt_export.passes.building import constant, graph_input, name_outputs
 from gpt_export.passes.fused.dataflow import ELEMENTWISE, multiplies_weight
+from gpt_export.passes.fused.facts import ACTIVATIONS
 from gpt_export.passes.fused.last_logits import KEPT
 from gpt_export.passes.quantized.tokens import FLAT
 from gpt_export.runtime.signature import INPUT_IDS, POSITION_IDS
@@ -54,14 +55,15 @@ class FlattenTokens(InPlacePass):
 
 def _takes_rows(graph: ir.Graph) -> bool:
     """Whether what is computed from the lookups, up to the last slice, is the same with batch and sequence in one."""
+    given = {value.name for value in graph.inputs}
+    if not {INPUT_IDS, POSITION_IDS} <= given or KEPT not in {node.name for node in graph}:
+        return False
     waiting = [
         node.outputs[0]
         for name in (INPUT_IDS, POSITION_IDS)
         for node, index in graph_input(graph, name).uses()
         if node.op_type == "Gather" and index == 1
     ]
-    if not waiting or KEPT not in {node.name for node in graph}:
-        return False
     seen: set[ir.Node] = set()
     while waiting:
         value = waiting.pop()
@@ -85,7 +87,7 @@ def _takes_any_rank(node: ir.Node) -> bool:
         return multiplies_weight(node)
     if node.op_type in _LAST_AXIS:
         return node.attributes.get_int("axis", -1) == -1
-    return node.op_type in ELEMENTWISE
+    return node.op_type in ELEMENTWISE or node.op_type in ACTIVATIONS
 
 
 def _unflatten_input(graph: ir.Graph, node: ir.Node, shape: ir.Value) -> None:

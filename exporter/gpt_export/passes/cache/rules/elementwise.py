@@ -80,6 +80,8 @@ _SAME_FORM = [
 def broadcast(reading: Reading) -> Step:
     """The output has the axes of the inputs, aligned from the right."""
     inputs = [i for i, value in enumerate(reading.node.inputs) if value is not None]
+    if len(inputs) == 1 and reading.node.op_type in ("Max", "Min", "Sum", "Mean"):
+        return Step((reading.axes(),), alias=0)
     rank = max(len(reading.axes(i)) for i in inputs)
     axes = tuple(_meet(reading, inputs, place - rank) for place in range(rank))
     if sum(holds_rows(of) for of in axes) > 1:
@@ -114,6 +116,9 @@ def _both_columns(a: Axis, b: Axis) -> bool:
 
 def same(reading: Reading) -> Step:
     """The output is the input."""
+    training = reading.arrays(2) if reading.node.op_type == "Dropout" else None
+    if training is not None and any(bool(each) for each in training):
+        raise reading.refuse("is random: it drops entries as in training")
     return Step((reading.axes(),) * len(reading.node.outputs), alias=0)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gpt_export.passes.cache.axes import TRIED, is_constant
+from collections.abc import Sequence
+
+from gpt_export.passes.cache.axes import ROWS, TRIED, Axis, constant_size, is_constant
 from gpt_export.passes.cache.facts import Step
 from gpt_export.passes.cache.rules.reading import Reading, Rule
 
@@ -12,11 +14,44 @@ def gather(reading: Reading) -> Step:
     axes, index = reading.axes(0), reading.axes(1)
     place = reading.attribute("axis", 0) % len(axes)
     if not is_constant(axes[place]):
-        raise reading.refuse("takes some positions and leaves others")
+        return _picked(reading, place)
     others = (*axes[:place], *axes[place + 1 :])
     if not all(is_constant(of) for of in index) and not all(is_constant(of) for of in others):
         raise reading.refuse("takes features by an index that depends on positions")
     return Step(((*axes[:place], *index, *axes[place + 1 :]),))
+
+
+def _picked(reading: Reading, place: int) -> Step:
+    """Some entries of the batch or the sequence by constant indices: of these, only the last position may be read."""
+    axes, index = reading.axes(0), reading.axes(1)
+    refusal = reading.refuse("takes some positions and leaves others")
+    if reading.is_data(1):
+        raise refusal
+    if axes[place] == (ROWS,) and index == ((),) and is_last(reading.numbers(1), axes[place]):
+        return Step((axes,), alias=0, last=True)
+    return Step(((*axes[:place], *index, *axes[place + 1 :]),), unread=refusal)
+
+
+def is_last(numbers: Sequence[Sequence[int]] | None, of: Axis) -> bool:
+    """Whether `numbers`, at the sizes of `TRIED`, are the place of the last entry."""
+    return numbers is not None and all(
+        list(each) in ([-1], [sizes.of(of) - 1]) for each, sizes in zip(numbers, TRIED, strict=True)
+    )
+
+
+def gather_nd(reading: Reading) -> Step:
+    """Rows of a table by indices that the data choose (experts' weights), or the last position."""
+    axes, index = reading.axes(0), reading.axes(1)
+    depth = constant_size(index[-1])
+    if reading.attribute("batch_dims", 0):
+        raise reading.refuse("takes entries row by row")
+    if depth == 1 and axes[0] == (ROWS,) and index[:-1] == ((),) and is_last(reading.numbers(1), axes[0]):
+        return Step((axes,), alias=0, last=True)
+    if not all(is_constant(of) for of in axes[:depth]):
+        raise reading.refuse("takes some positions and leaves others")
+    if reading.is_data(1) and not all(is_constant(of) for of in axes):
+        raise reading.refuse("takes features by an index that depends on positions")
+    return Step(((*index[:-1], *axes[depth:]),))
 
 
 def top(reading: Reading) -> Step:
@@ -56,6 +91,7 @@ def by_entry(reading: Reading) -> Step:
 
 RULES: dict[str, Rule] = {
     "Gather": gather,
+    "GatherND": gather_nd,
     "TopK": top,
     "OneHot": one_hot,
     "GatherElements": by_entry,

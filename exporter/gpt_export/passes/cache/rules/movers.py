@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from gpt_export.passes.cache.axes import (
+    ROWS,
     TRIED,
     Axes,
     Axis,
@@ -126,6 +127,7 @@ def cut(reading: Reading) -> Step:
     assert starts is not None
     assert ends is not None
     rows: list[tuple[int, int, int, int]] = []
+    last = False
     for k, place in enumerate(place % len(axes) for place in places):
         ranges = [
             range(
@@ -137,13 +139,18 @@ def cut(reading: Reading) -> Step:
         ]
         if all(each == range(sizes.of(axes[place])) for each, sizes in zip(ranges, TRIED, strict=True)):
             continue
+        if axes[place] == (ROWS,) and all(
+            list(each) == [sizes.length - 1] for each, sizes in zip(ranges, TRIED, strict=True)
+        ):
+            last = True
+            continue
         kept, start, end = _kept(reading, axes[place], ranges, (starts[0][k], ends[0][k]))
         axes[place] = kept
         rows.append((start, end, place, steps[k]))
     if not rows:
-        return Step((tuple(axes),), alias=0)
+        return Step((tuple(axes),), alias=0, last=last)
     written = {i + 1: Written(numbers=numbers) for i, numbers in enumerate(zip(*rows, strict=True))}
-    return Step((tuple(axes),), written=written)
+    return Step((tuple(axes),), written=written, last=last)
 
 
 def _bound(number: int, step: int) -> int | None:

@@ -48,7 +48,7 @@ def _outer(reading: Reading, batch: Axes, row: Axis, column: Axis) -> Step:
     if not (holds_rows(row) and holds_rows(column)):
         if any(holds_rows(of) for of in batch) and (holds_rows(row) or holds_rows(column)):
             raise reading.refuse("sets positions against positions in a way that is not attention")
-        return Step(((*batch, row, column),))
+        return Step(((*batch, row, column),), aligned=True)
     if not (reading.is_data(0) and reading.is_data(1)):
         raise reading.refuse("sets positions against positions of a table")
     if row != (ROWS,) or column != (ROWS,) or any(holds_rows(of) or columns_of(of) for of in batch):

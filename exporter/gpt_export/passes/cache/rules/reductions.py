@@ -51,7 +51,9 @@ def _check_features(reading: Reading, places: Sequence[int]) -> None:
             continue  # a Softmax that is written out; what it gives is tried on numbers
         if not is_constant(of):
             what = "the sequence" if holds_rows(of) or columns_of(of) else "the batch"
-            raise reading.refuse(f"works along {what}")
+            raise reading.refuse(
+                f"works along {what}, which is not causal" if what != "the batch" else f"works along {what}"
+            )
 
 
 def along(reading: Reading) -> Step:
