@@ -47,6 +47,7 @@ def cases_table(_results: Path) -> str:
         context_length=config["context_length"],
         reference=nn.Identity,
         skeleton=nn.Identity(),
+        judged_against="GPT-2",
         weights={},
         tokenizer=Gpt2Tokenizer(),
         cache=CacheShape.alike(n_layers=config["n_layers"], n_heads=config["n_heads"], head_dim=64),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpt_export.version import __version__
 
-from tests.environments.conftest import ROOT
+from tests.environments.conftest import ROOT, started_in
 
 
 def test_the_wheel_holds_both_packages_their_data_and_the_licences(wheel: Path) -> None:
@@ -128,11 +128,12 @@ def test_the_installed_wheel_exports(wheel_environment: Path, run_in: Callable[.
         "        return self.head(self.emb(ids))\n"
     )
     script = str(wheel_environment.with_name("gpt-export"))
-    out = run_in(wheel_environment, script, "onnx", "mine:Mine", "--output", "out", "--json", cwd=tmp_path)
-    where, _, body = out.partition("\n")
+    done = started_in(wheel_environment, script, "onnx", "mine:Mine", "--output", "out", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (where,) = (line for line in done.stderr.splitlines() if "gpt_export_models" in line)  # what user code prints
     for path in where.split():
         assert Path(path).is_relative_to(wheel_environment.parents[1]), path
-    assert json.loads(body)["manifest"]["parity"]["passed"] is True
+    assert json.loads(done.stdout)["manifest"]["parity"]["passed"] is True
     assert (
         "PASS" in run_in(wheel_environment, script, "validate", "out", "--against", "mine:Mine", cwd=tmp_path).upper()
     )
