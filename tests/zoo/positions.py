@@ -56,6 +56,7 @@ class KeySlopes(Attention):
         self.register_buffer("alibi", slopes[:, None, None] * torch.arange(1 - CONTEXT, 1)[None, None, :])
 
     def bias(self, scores: Tensor) -> Tensor:
+        assert scores.size(-1) <= self.longest, "the text is longer than the table"
         return self.alibi[:, :, self.longest - scores.size(-1) :]
 
 
