@@ -19,7 +19,7 @@ from tests.zoo.plain import LARGEST, PlainModel, largest_difference
 
 Outcome = Literal["right", "wrong", "refused"]
 PRECISIONS: tuple[Precision, ...] = ("int8", "int4")
-_PATH = re.compile(r"(?:/[^\s/:\"',]+)+/([^\s/:\"',]+)")
+_PATH = re.compile(r"(?<![\w.])(?:/[^\s/:\"',]+)+/([^\s/:\"',]+)")
 """A file with its folders, which belong to the machine and not to the record."""
 
 
@@ -83,10 +83,10 @@ def ours(animal: Animal, folder: Path) -> Made:
     import gpt_export
 
     try:
-        artifact = gpt_export.export(animal.make(), folder / "ours", name=animal.name)
+        artifact = gpt_export.export(_source(animal), folder / "ours", name=animal.name)
     except gpt_export.GptExportError as error:
         return Made(outcome="refused", why=_line(error), facts={"kind": type(error).__name__})
-    except Exception as error:  # nothing of a user's module may end so
+    except (Exception, SystemExit) as error:  # nothing of a user's module may end so
         return Made(outcome="refused", why=f"unexpected: {_line(error)}", facts={"kind": type(error).__name__})
     path = artifact.folder / "onnx" / "model.onnx"
     facts = {
@@ -97,7 +97,7 @@ def ours(animal: Animal, folder: Path) -> Made:
             for note in artifact.manifest.model.get("notes", ())
         ],
     }
-    return _judged(path, animal, facts)
+    return _judged(path, animal, facts, artifact.manifest.model["context_length"])
 
 
 def ours_quantised(animal: Animal, folder: Path) -> Made:
@@ -130,6 +130,11 @@ COLUMNS: Mapping[str, Column] = {
 }
 
 
+def _source(animal: Animal) -> nn.Module | str:
+    """The module; where there is none, the factory's name, as the command line takes it."""
+    return animal.make() if animal.builds else animal.target
+
+
 def _made(animal: Animal, path: Path, make: Callable[[nn.Module], None]) -> Made:
     """What `make`, which writes `path` from the animal's module without wrappers and in float32, came to."""
     try:
@@ -142,9 +147,9 @@ def _made(animal: Animal, path: Path, make: Callable[[nn.Module], None]) -> Made
     return _judged(path, animal, {})
 
 
-def _judged(path: Path, animal: Animal, facts: Mapping[str, Any]) -> Made:
+def _judged(path: Path, animal: Animal, facts: Mapping[str, Any], context: int | None = None) -> Made:
     try:
-        difference = largest_difference(path, animal, animal.make())
+        difference = largest_difference(path, animal, animal.make(), context)
     except Exception as error:  # a file of one shape is a wrong file
         return Made(outcome="wrong", why=_line(error), facts=facts)
     right = difference <= LARGEST

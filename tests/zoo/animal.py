@@ -40,6 +40,8 @@ class Animal:
     """Whether the factory gives a module that runs on ids at all."""
     exports: bool = True
     cached: bool = True
+    cached_to: int | None = None
+    """Up to which length a cache is the same model, where its tables switch there: the context may be cut to that."""
     because: str = ""
     """A word that the sentence must have that refuses the export, or the cache where only that is refused."""
 

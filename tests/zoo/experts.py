@@ -19,10 +19,11 @@ class Loop(nn.Module):
         super().__init__()
         self.router = nn.Linear(WIDTH, EXPERTS, bias=False)
         self.experts = nn.ModuleList([SwiGLU(WIDTH, HIDDEN) for _ in range(EXPERTS)])
+        self.chosen = CHOSEN
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        weights, chosen = torch.topk(self.router(flat).softmax(-1), CHOSEN)
+        weights, chosen = torch.topk(self.router(flat).softmax(-1), self.chosen)
         weights = weights / weights.sum(-1, keepdim=True)
         y = torch.zeros_like(flat)
         for i, expert in enumerate(self.experts):
@@ -36,7 +37,7 @@ class Skipping(Loop):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        weights, chosen = torch.topk(self.router(flat), CHOSEN)
+        weights, chosen = torch.topk(self.router(flat), self.chosen)
         weights = weights.softmax(-1)
         y = torch.zeros_like(flat)
         for i, expert in enumerate(self.experts):

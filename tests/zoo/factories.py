@@ -68,6 +68,6 @@ def exits() -> nn.Module:
     raise SystemExit(0)
 
 
-@animal(BAD, builds=False, exports=False, cached=False, because="state dict")
+@animal(BAD, builds=False, exports=False, cached=False, because="ordereddict")
 def gives_weights() -> dict[str, torch.Tensor]:
     return Decoder(lambda _: Halves()).state_dict()

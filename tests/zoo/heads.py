@@ -15,9 +15,9 @@ HEAD = WIDTH // HEADS
 
 def turned(x: Tensor) -> Tensor:
     """(..., T, HEAD) rotated by halves."""
-    angles = torch.arange(x.size(-2), device=x.device).to(x.dtype)[:, None] * torch.tensor(
-        [1e4 ** (-2 * i / HEAD) for i in range(HEAD // 2)], dtype=x.dtype
-    )
+    width = x.size(-1)
+    rates = 1e4 ** (-torch.arange(0, width, 2, device=x.device).to(x.dtype) / width)
+    angles = torch.arange(x.size(-2), device=x.device).to(x.dtype)[:, None] * rates
     one, two = x.chunk(2, -1)
     return torch.cat((one * angles.cos() - two * angles.sin(), two * angles.cos() + one * angles.sin()), -1)
 
@@ -31,7 +31,7 @@ class Grouped(nn.Module):
 
     def __init__(self, heads: int = HEADS, kv_heads: int = 2) -> None:
         super().__init__()
-        self.heads, self.kv_heads = heads, kv_heads
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, HEAD
         self.q = nn.Linear(WIDTH, heads * HEAD)
         self.kv = nn.Linear(WIDTH, 2 * kv_heads * HEAD)
         self.o = nn.Linear(heads * HEAD, WIDTH)
@@ -41,12 +41,12 @@ class Grouped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, t, _ = x.shape
-        q = turned(self.q(x).view(b, t, self.heads, HEAD).transpose(1, 2))
+        q = turned(self.q(x).view(b, t, self.heads, self.head_dim).transpose(1, 2))
         k, v = self.kv(x).chunk(2, dim=-1)
-        k = turned(k.view(b, t, self.kv_heads, HEAD).transpose(1, 2))
-        v = v.view(b, t, self.kv_heads, HEAD).transpose(1, 2)
+        k = turned(k.view(b, t, self.kv_heads, self.head_dim).transpose(1, 2))
+        v = v.view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
         k, v = self.repeat(k), self.repeat(v)
-        scores = (q @ k.transpose(-2, -1)) * HEAD**-0.5
+        scores = (q @ k.transpose(-2, -1)) * self.head_dim**-0.5
         scores = scores.masked_fill(causal(t), float("-inf"))
         return self.o((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
@@ -109,7 +109,8 @@ class OneHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
-        wei = self.query(x) @ self.key(x).transpose(-2, -1) * HEAD**-0.5
+        k = self.key(x)
+        wei = self.query(x) @ k.transpose(-2, -1) * k.shape[-1] ** -0.5
         wei = F.softmax(wei.masked_fill(self.tril[:T, :T] == 0, float("-inf")), dim=-1)
         return wei @ self.value(x)
 

@@ -18,12 +18,16 @@ TRAINED = 24
 class Dynamic(Attention):
     """Dynamic NTK: beyond the trained length, the base grows with the whole text's."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained = TRAINED
+
     def turn(self, x: Tensor) -> Tensor:
-        length = x.size(2)
+        length, width = x.size(2), x.size(3)
         base = 10_000.0
-        if length > TRAINED:
-            base = base * (2.0 * length / TRAINED - 1.0) ** (HEAD / (HEAD - 2))
-        angles = torch.outer(torch.arange(length).float(), base ** (-torch.arange(0, HEAD, 2).float() / HEAD))
+        if length > self.trained:
+            base = base * (2.0 * length / self.trained - 1.0) ** (width / (width - 2))
+        angles = torch.outer(torch.arange(length).float(), base ** (-torch.arange(0, width, 2).float() / width))
         one, two = x.chunk(2, dim=-1)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         return torch.cat((one * cos - two * sin, two * cos + one * sin), dim=-1)
@@ -66,10 +70,11 @@ class LogLength(nn.Module):
         super().__init__()
         self.qkv, self.o = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.by_row = by_row
+        self.heads, self.head_dim = HEADS, HEAD
 
     def forward(self, x: Tensor) -> Tensor:
         b, t, c = x.shape
-        q, k, v = (part.view(b, t, HEADS, HEAD).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k, v = (part.transpose(1, 2) for part in self.qkv(x).view(b, t, 3, self.heads, self.head_dim).unbind(2))
         if self.by_row:
             q = q * torch.log(torch.arange(2, t + 2, device=x.device, dtype=x.dtype))[:, None]
         else:
@@ -92,17 +97,17 @@ class MeanScores(nn.Module):
         return self.o(scores @ v / t)
 
 
-@animal(KIND, by_prefix=False, cached=False, because="length")
+@animal(KIND, by_prefix=False, cached_to=TRAINED)
 def dynamic_ntk() -> nn.Module:
     return Decoder(lambda _: Dynamic())
 
 
-@animal(KIND, by_prefix=False, cached=False, because="length")
+@animal(KIND, by_prefix=False, cached_to=TRAINED)
 def dynamic_ntk_by_tensor() -> nn.Module:
     return Decoder(lambda _: DynamicByTensor())
 
 
-@animal(KIND, by_prefix=False, cached=False, because="length")
+@animal(KIND, by_prefix=False, cached_to=TRAINED)
 def long_rope_switch() -> nn.Module:
     return Decoder(lambda _: Switch())
 
@@ -118,6 +123,6 @@ def scale_by_log_position() -> nn.Module:
     return Decoder(lambda _: LogLength(by_row=True))
 
 
-@animal(KIND, by_prefix=False, cached=False, because="length")
+@animal(KIND, by_prefix=False, cached=False, because="trilu")
 def divided_by_length() -> nn.Module:
     return Decoder(lambda _: MeanScores())

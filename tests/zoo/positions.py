@@ -20,17 +20,18 @@ class Attention(nn.Module):
         super().__init__()
         self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
         self.o = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.heads, self.head_dim, self.longest = HEADS, HEAD, CONTEXT
 
     def bias(self, scores: Tensor) -> Tensor:
         return torch.zeros_like(scores[0])
 
     def forward(self, x: Tensor) -> Tensor:
         b, t, c = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, HEADS, HEAD).permute(2, 0, 3, 1, 4)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(HEAD)
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
         scores = scores + self.bias(scores)
         future = torch.ones(t, t, device=x.device, dtype=torch.bool).triu(1)
-        y = F.softmax(scores.masked_fill(future, -torch.inf), dim=-1) @ v
+        y = F.softmax(scores.masked_fill(future, float("-inf")), dim=-1) @ v
         return self.o(y.transpose(1, 2).reshape(b, t, c))
 
 
@@ -55,7 +56,8 @@ class KeySlopes(Attention):
         self.register_buffer("alibi", slopes[:, None, None] * torch.arange(1 - CONTEXT, 1)[None, None, :])
 
     def bias(self, scores: Tensor) -> Tensor:
-        return self.alibi[:, :, CONTEXT - scores.size(-1) :]
+        assert scores.size(-1) <= self.longest, "the text is longer than the table"
+        return self.alibi[:, :, self.longest - scores.size(-1) :]
 
 
 class SlicedSlopes(Attention):
@@ -109,9 +111,10 @@ class Placed(nn.Module):
         self.layers = nn.ModuleList([Block(Attention(), SwiGLU(), nn.LayerNorm, WIDTH) for _ in range(LAYERS)])
         self.norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, VOCAB)
+        self.width = WIDTH
 
     def places(self, ids: Tensor) -> Tensor:
-        raise NotImplementedError
+        return self.tokens(ids)
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.tokens(ids) + self.places(ids)
@@ -125,11 +128,11 @@ class Sinusoidal(Placed):
 
     def places(self, ids: Tensor) -> Tensor:
         at = torch.arange(ids.size(1), device=ids.device).float().unsqueeze(1)
-        rates = torch.exp(torch.arange(0, WIDTH, 2).float() * (-math.log(10_000.0) / WIDTH))
+        rates = torch.exp(torch.arange(0, self.width, 2).float() * (-math.log(10_000.0) / self.width))
         return torch.stack((torch.sin(at * rates), torch.cos(at * rates)), dim=-1).flatten(1)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.tokens(ids) * math.sqrt(WIDTH) + self.places(ids)
+        x = self.tokens(ids) * math.sqrt(self.width) + self.places(ids)
         for layer in self.layers:
             x = layer(x)
         return self.head(self.norm(x))

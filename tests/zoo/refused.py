@@ -165,7 +165,9 @@ def mean_over_batch() -> nn.Module:
     return Decoder(lambda _: Halves(), lambda _: nn.Sequential(OverBatch(), SwiGLU()))
 
 
-@animal(NOT_BY_ROW, independent_rows=False, causal=False, by_prefix=False, exports=False, cached=False, because="batch")
+@animal(
+    NOT_BY_ROW, independent_rows=False, causal=False, by_prefix=False, exports=False, cached=False, because="causal"
+)
 def batch_norm_in_training() -> nn.Module:
     return Decoder(lambda _: Halves(), norm=AlwaysTraining)
 
@@ -213,7 +215,7 @@ def returns_a_loss() -> nn.Module:
     return Loss()
 
 
-@animal(NOT_A_DECODER, builds=False, exports=False, cached=False, because="length")
+@animal(NOT_A_DECODER, builds=False, exports=False, cached=False, because="shapes")
 def one_length_alone() -> nn.Module:
     return Whole()
 
@@ -230,7 +232,7 @@ def dynamically_quantised() -> nn.Module:
     return quantize_dynamic(spread(Decoder(lambda _: Halves())), {nn.Linear}, dtype=torch.qint8)
 
 
-@animal(NOT_A_DECODER, builds=False, exports=False, cached=False, because="embedding")
+@animal(NOT_A_DECODER, builds=False, exports=False, cached=False, because="ids")
 def takes_floats() -> nn.Module:
-    """Embeddings come from outside; what comes in is (B, T) of floats."""
-    return nn.Sequential(nn.LazyLinear(WIDTH), nn.Linear(WIDTH, VOCAB))
+    """Embeddings come from outside; what comes in is (B, T, 16) of floats."""
+    return nn.Sequential(nn.Linear(16, WIDTH), nn.ReLU(), nn.Linear(WIDTH, VOCAB))

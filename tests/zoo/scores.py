@@ -15,13 +15,14 @@ HEAD = WIDTH // HEADS
 
 
 def tables(length: int, like: Tensor, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    width = like.size(-1)
     at = torch.arange(length, device=like.device, dtype=torch.float32)
-    angles = torch.outer(at, base ** (-torch.arange(0, HEAD, 2, device=like.device).float() / HEAD)).repeat(1, 2)
+    angles = torch.outer(at, base ** (-torch.arange(0, width, 2, device=like.device).float() / width)).repeat(1, 2)
     return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    one, two = x[..., : HEAD // 2], x[..., HEAD // 2 :]
+    one, two = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-two, one), -1) * sin
 
 
@@ -31,6 +32,7 @@ class Attention(nn.Module):
     def __init__(self, window: int | None = None) -> None:
         super().__init__()
         self.window = window
+        self.heads, self.kv_heads, self.head_dim = HEADS, HEADS // 2, HEAD
         self.q, self.o = nn.Linear(WIDTH, WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
         self.k, self.v = nn.Linear(WIDTH, WIDTH // 2, bias=False), nn.Linear(WIDTH, WIDTH // 2, bias=False)
 
@@ -50,14 +52,14 @@ class Attention(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         b, t, _ = x.shape
-        q = self.q(x).view(b, t, HEADS, HEAD).transpose(1, 2)
-        k = self.k(x).view(b, t, HEADS // 2, HEAD).transpose(1, 2)
-        v = self.v(x).view(b, t, HEADS // 2, HEAD).transpose(1, 2)
+        q = self.q(x).view(b, t, self.heads, self.head_dim).transpose(1, 2)
+        k = self.k(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
         q, k = self.prepare(q, k)
         k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
-        scores = torch.matmul(q, k.transpose(2, 3)) / math.sqrt(HEAD)
+        scores = torch.matmul(q, k.transpose(2, 3)) / math.sqrt(self.head_dim)
         weights = self.weigh(scores.masked_fill(~self.seen(t).to(x.device), float("-inf")))
-        return torch.matmul(weights, v).transpose(1, 2).reshape(b, t, WIDTH)
+        return torch.matmul(weights, v).transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.o(self.attend(x))
@@ -87,7 +89,7 @@ class Sink(Attention):
         self.sinks = nn.Parameter(torch.zeros(HEADS))
 
     def weigh(self, scores: Tensor) -> Tensor:
-        sinks = self.sinks.view(1, HEADS, 1, 1).expand(scores.size(0), -1, scores.size(2), 1)
+        sinks = self.sinks.view(1, self.heads, 1, 1).expand(scores.size(0), -1, scores.size(2), 1)
         return torch.cat((scores, sinks), dim=-1).softmax(dim=-1)[..., :-1]
 
 
@@ -153,7 +155,7 @@ class Cosine(Attention):
 
     def prepare(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         q, k = super().prepare(F.normalize(q, dim=-1), F.normalize(k, dim=-1))
-        return q * self.temperature * math.sqrt(HEAD), k
+        return q * self.temperature * math.sqrt(self.head_dim), k
 
 
 class Gated(Attention):
@@ -187,7 +189,7 @@ class Differential(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, t, c = x.shape
-        cos, sin = tables(t, x)
+        cos, sin = tables(t, x[..., :HEAD])
         q = rotate(self.q(x).view(b, t, HEADS, HEAD).transpose(1, 2), cos, sin)
         k = rotate(self.k(x).view(b, t, HEADS, HEAD).transpose(1, 2), cos, sin)
         v = self.v(x).view(b, t, HEADS // 2, 2 * HEAD).transpose(1, 2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,6 +11,17 @@ from tests.zoo.animal import VOCAB
 WIDTH = 32
 HEADS = 4
 LAYERS = 2
+
+
+class RMSNorm(nn.Module):
+    """Written out, as most people do: x / sqrt(mean(x^2) + eps), times a weight."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-5) * self.weight
 
 
 class SwiGLU(nn.Module):
@@ -44,7 +56,7 @@ class Decoder(nn.Module):
         mixer: Callable[[int], nn.Module],
         feed: Callable[[int], nn.Module] | None = None,
         *,
-        norm: Callable[[int], nn.Module] = nn.RMSNorm,
+        norm: Callable[[int], nn.Module] = RMSNorm,
         width: int = WIDTH,
         layers: int = LAYERS,
         vocab: int = VOCAB,
