@@ -45,6 +45,7 @@ def cases_table(_results: Path) -> str:
         record={},
         vocab_size=config["vocab_size"],
         context_length=config["context_length"],
+        judged_against="GPT-2",
         reference=nn.Identity,
         skeleton=nn.Identity(),
         weights={},
@@ -104,6 +105,11 @@ def fused_faults_table(results: Path) -> str:
     return _faults("mutations-fused", results)
 
 
+def cache_faults_table(results: Path) -> str:
+    """The same of the faults of the cache pass."""
+    return _faults("mutations-cache", results)
+
+
 def _faults(record: str, results: Path) -> str:
     found = read_record(record, results)
     if found is None:
@@ -147,6 +153,7 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "limits": limits_table,
     "faults": faults_table,
     "fused-faults": fused_faults_table,
+    "cache-faults": cache_faults_table,
     "cost": cost_table,
 }
 """By marker, what makes its text from the folder of results."""

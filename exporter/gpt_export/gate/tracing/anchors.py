@@ -156,9 +156,19 @@ def _ends(uses: list[_Use], readers: Mapping[str, list[onnx.NodeProto]]) -> Iter
             if last is not None and last.op_type in _FUSED_BEHIND_BIAS:
                 break  # what the layer gives is inside this operator
         else:
-            yield "output", out
+            yield "output", _by_position(out, readers) if node.op_type in _TABLES else out
     if not places:  # a norm written out: its scale and shift are all that is known of it
         yield "output", uses[-1][0].output[0]
+
+
+def _by_position(tensor: str, readers: Mapping[str, list[onnx.NodeProto]]) -> str:
+    """What is looked up of a table for the whole text is read at each token's position behind it, where a cache is."""
+    for reader in readers.get(tensor, []):
+        if reader.op_type == "Squeeze" and reader.input[0] == tensor:
+            return _by_position(reader.output[0], readers)
+        if reader.op_type == "Gather" and reader.input[0] == tensor:
+            return str(reader.output[0])
+    return tensor
 
 
 def _read_by_norm(node: onnx.NodeProto) -> str | None:

@@ -182,8 +182,8 @@ def _table(evidence: Evidence) -> str:
     kept = evidence.case.mask.astype(bool)
     last = len(table) - 1
     guesses = [
-        ("position ids count from 0 in every call: past and padding are not counted", chunked[kept]),
         ("position ids count the padding on the left", columns[kept]),
+        ("position ids count from 0 in every call: past and padding are not counted", chunked[kept]),
         *(
             (f"position ids are shifted by {shift:+d}", np.clip(right + shift, 0, last))
             for shift in (1, -1, 2, -2)
