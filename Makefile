@@ -11,7 +11,7 @@ ARTIFACT := artifacts/dummy-124m
 CONSUMERS := .consumers
 
 .PHONY: export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
-	bench-stages versions screenshot web-screenshot clean
+	bench-stages versions zoo screenshot web-screenshot clean
 
 export: $(VENV)/installed
 	$(BIN)/gpt-export onnx --output $(ARTIFACT) --force
@@ -53,6 +53,12 @@ compatibility: $(VENV)/installed-test consumers
 	GPT_EXPORT_COMPATIBILITY=$(CURDIR)/$(CONSUMERS)/compatibility.jsonl $(BIN)/python -m pytest tests/consumers tests/browser
 	$(BIN)/python -m benches.consumers_record $(CONSUMERS)/compatibility.jsonl
 	$(BIN)/python -m benches.consumers_doc
+
+# What this toolkit and torch's exporters make of every module of tests/zoo, for docs/modules.md.
+zoo: $(VENV)/installed-test
+	$(BIN)/python -m benches.zoo.record $(ZOO_FLAGS)
+	$(BIN)/python -m benches.zoo.record --families $(ZOO_FLAGS)
+	$(BIN)/python -m benches.modules_doc
 
 # Decoding beside other programs; their environments (llama.cpp is built) and files are made once, in benches/.cache.
 bench: $(VENV)/installed

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from gpt_export.weights.quantize.schemes import Precision
 from torch import nn
 
-from gpt_export.weights.quantize.schemes import Precision
 from tests.zoo.animal import Animal
 from tests.zoo.oracle import unwrapped, widened
 from tests.zoo.plain import LARGEST, PlainModel, largest_difference

@@ -7,13 +7,14 @@ Each animal is tried in a process of its own, so that one that crashes, hangs or
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib
 import logging
 import multiprocessing
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def main() -> None:
         names = [name for name in options.columns if not (options.missing and name in recorded)]
         if not names:
             continue
-        row = {**recorded, **_facts(animal), **_tried(animal, names)}
+        row = {**_facts(animal), **_tried(animal, names)}
         _keep(section, animal.name, row)
         print(f"{animal.name:32}", *(f"{name}: {row[name]['outcome']}" for name in names), flush=True)
 
@@ -93,11 +94,14 @@ def _answer(pipe: Connection, name: str, animal: Animal) -> None:
         pipe.send(COLUMNS[name](animal, Path(folder)))
 
 
-def _keep(section: str, name: str, row: dict[str, Any]) -> None:
-    record = read_record(NAME) or {}
-    sections = {each: dict(record.get(each, {})) for each in ("animals", "families")}
-    sections[section][name] = row
-    write_record(NAME, sections)
+def _keep(section: str, name: str, row: Mapping[str, Any]) -> None:
+    """Puts `row` beside what is recorded of the animal; runs of several columns may write at once."""
+    with (Path(tempfile.gettempdir()) / "gpt-export-zoo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        record = read_record(NAME) or {}
+        sections = {each: dict(record.get(each, {})) for each in ("animals", "families")}
+        sections[section][name] = {**sections[section].get(name, {}), **row}
+        write_record(NAME, sections)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpt_export.artifact.reading import Artifact
     from gpt_export.gate.limits import Limits
     from gpt_export.gate.report import ParityReport
-    from gpt_export.graph.roads import Road
+    from gpt_export.graph.road_names import Road
     from gpt_export.linting.report import LintReport
     from gpt_export.pipeline.config import Gate, Profile
     from gpt_export.weights.quantize.schemes import Precision

@@ -150,7 +150,10 @@ def _against_module(
     artifact = Artifact.open(path)
     export, model = artifact.manifest.export, artifact.manifest.model
     source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), None)
-    return validate_against(artifact, source, settings.completed(export), on_stage=on_stage)
+    settings = settings.completed(export)
+    if source.tokenizer is None:  # which no module brings
+        settings = dataclasses.replace(settings, texts=None, corpus=None)
+    return validate_against(artifact, source, settings, on_stage=on_stage)
 
 
 def _source(

@@ -249,7 +249,7 @@ def mask_of_ones() -> nn.Module:
     return MaskOfOnes()
 
 
-@animal(CLASSES, output="classes", classes=5)
+@animal(CLASSES, output="classes", classes=5, cached=False, because="classes")
 def token_classes() -> nn.Module:
     return Tagger()
 

@@ -16,7 +16,7 @@ from gpt_export.cli.report_page import refuse_inside, write_page
 from gpt_export.errors import ConfigError, ParityError
 from gpt_export.gate.report import ParityReport
 from gpt_export.graph.opsets import DEFAULT_OPSET
-from gpt_export.graph.roads import Road
+from gpt_export.graph.road_names import Road
 from gpt_export.pipeline.config import ExportConfig, Gate, Profile
 from gpt_export.pipeline.stages import export
 from gpt_export.report.page import REPORT_NAME, report_html

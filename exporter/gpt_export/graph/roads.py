@@ -5,21 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx_ir as ir
 from torch import nn
 
 from gpt_export.errors import GraphError, ScriptError
+from gpt_export.graph.road_names import Road, TakenRoad
 from gpt_export.graph.script import script
 from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.runtime.signature import Signature
 
 logger = logging.getLogger(__name__)
-
-TakenRoad = Literal["script", "export"]
-Road = Literal["auto", "script", "export"]
-ROADS: tuple[Road, ...] = ("auto", "script", "export")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

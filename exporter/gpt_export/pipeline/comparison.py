@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def validate_artifact(
                 f"{artifact.folder} has {name} {model[name]}, {source.name} has {found}; "
                 "pass the source it was made from"
             )
+    source = dataclasses.replace(source, notes=tuple(model["notes"]))  # what its export found out, roads and all
     cases = choose_cases(source, settings)
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
         return compare_artifact(artifact, source, settings, cases, Path(scratch), on_stage)

@@ -10,7 +10,7 @@ from gpt_export.errors import ConfigError
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.settings import GateSettings
 from gpt_export.graph.opsets import DEFAULT_OPSET, check_opset
-from gpt_export.graph.roads import ROADS, Road
+from gpt_export.graph.road_names import ROADS, Road
 from gpt_export.weights.quantize.schemes import PRECISIONS, Precision
 
 Gate = Literal["enforce", "report", "off"]

@@ -38,7 +38,7 @@ def source_and_graph(source: Source, config: ExportConfig, on_stage: OnStage = i
     """
     built = take_road(source, config, on_stage)
     source, model = with_road(source, built), built.model
-    if source.cache is None and config.cache:
+    if source.cache is None and source.cacheable and config.cache:
         on_stage("derive the cache")
         source, model = with_derived_cache(source, model)
     on_stage("passes")

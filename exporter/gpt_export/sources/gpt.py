@@ -113,6 +113,7 @@ def _source(
         tokenizer=tokenizer,
         carried=carried,
         cache=cache if cached else None,
+        cacheable=cached,
         torchscript=False,
         configuration=config.to_dict(),
         notes=notes if tokenizer else (*notes, ids_alone(config.vocab_size)),

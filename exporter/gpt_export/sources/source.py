@@ -45,6 +45,8 @@ class Source:
     """The key-value cache of the graph; None for a graph from ids to logits."""
     turns: tuple[int, ...] = ()
     """Lengths at which a cached graph does something new, such as its window; the gate steps across them."""
+    cacheable: bool = True
+    """Whether a graph without a cache may be given one, where the settings of the export ask for it."""
     torchscript: bool = True
     """Whether `model.pt` is written unless the user says otherwise."""
     tokenizer: Tokenizer | None

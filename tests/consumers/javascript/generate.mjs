@@ -9,9 +9,12 @@ import { AutoModelForCausalLM, env, pipeline, Tensor } from "@huggingface/transf
 
 env.allowRemoteModels = false;
 
+// Exact sums of 8-bit products on processors without VNNI, see docs/variants.md.
+const session_options = { extra: { "session.x64quantprecision": "1" } };
+
 function open(load, { folder, dtype }) {
   env.localModelPath = dirname(folder);
-  return load(basename(folder), dtype ? { dtype } : {});
+  return load(basename(folder), { session_options, ...(dtype ? { dtype } : {}) });
 }
 
 async function ofIds({ prompts, pad_id: pad, steps, ...where }) {

@@ -199,7 +199,7 @@ def test_the_command_line_tells_a_damage_in_one_sentence_and_exits_1(tiny: Path,
 def test_the_manifest_records_what_was_promised(artifact_124m: Path) -> None:
     manifest = json.loads((artifact_124m / "manifest.json").read_text())
     assert manifest["format_version"] == 1
-    assert manifest["source"] == {"kind": "seeded", "name": "dummy-124m", "seed": 123}
+    assert manifest["source"] == {"kind": "seeded", "name": "dummy-124m", "road": "script", "seed": 123}
     assert manifest["export"]["seed"] == 123
     variant = manifest["variants"]["fp32"]
     assert variant["opset"] == 18

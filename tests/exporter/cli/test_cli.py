@@ -274,7 +274,7 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) -> Non
     assert run.returncode == 0
     assert json.loads(out)["manifest"]["parity"]["passed"] is True
     text = screen.decode("utf-8", "replace")
-    for stage in ("script", "write fp32", "run eager", "publish"):
+    for stage in ("graph", "write fp32", "run eager", "publish"):
         assert stage in text
     assert re.search(r"0:00:0\d", text)
 

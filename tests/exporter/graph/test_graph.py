@@ -121,7 +121,7 @@ def test_another_vocabulary_than_the_modules_is_refused(export_tiny: Callable[..
 
 def test_something_that_is_no_module_is_refused(export_tiny: Callable[..., Artifact]) -> None:
     with pytest.raises(GptExportError, match=r"not a torch\.nn\.Module"):
-        export_tiny("gpt2")  # type: ignore[arg-type]
+        export_tiny(29)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -153,7 +153,7 @@ def test_an_export_leaves_the_weights_and_their_flags_alone(export_tiny: Callabl
 
 
 def test_the_file_is_plain_onnx_with_one_input(export_tiny: Callable[..., Artifact]) -> None:
-    path = export_tiny(samples.tiny_gpt()).folder / "onnx" / "model.onnx"
+    path = export_tiny(samples.tiny_gpt(), cache=False).folder / "onnx" / "model.onnx"
     onnx.checker.check_model(str(path), full_check=True)
     session = ort.InferenceSession(str(path))
     assert [value.name for value in session.get_inputs()] == ["input_ids"]
@@ -165,7 +165,7 @@ def test_onnxs_reference_evaluator_agrees(export_tiny: Callable[..., Artifact]) 
     from onnx.reference import ReferenceEvaluator
 
     module = samples.tiny_gpt()
-    artifact = export_tiny(module)
+    artifact = export_tiny(module, cache=False)
     ids = samples.random_ids(2, 7)
     (found,) = ReferenceEvaluator(str(artifact.folder / "onnx" / "model.onnx")).run(None, {"input_ids": ids})
     assert abs(found - samples.eager_logits(module, ids)).max() <= LIMITS["fp32"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from gpt_export.errors import GraphError, ScriptError
-from gpt_export.graph.roads import BuiltGraph, Road, build
+from gpt_export.graph.road_names import Road
+from gpt_export.graph.roads import BuiltGraph, build
 from gpt_export.runtime.signature import Head, example_sizes, uncached
 from gpt_export_models.blank import without_weights
 from torch import Tensor, nn

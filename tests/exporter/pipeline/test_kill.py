@@ -26,8 +26,8 @@ from tests import samples
 from tests.conftest import tree
 
 STAGES = (
-    "script",
     "graph",
+    "derive the cache",
     "passes",
     "write fp32",
     "write TorchScript",

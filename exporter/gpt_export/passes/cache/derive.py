@@ -11,9 +11,10 @@ import numpy as np
 import onnx_ir as ir
 
 from gpt_export.passes.cache.attentions import find_attentions
+from gpt_export.passes.cache.axes import BATCH, ROWS, is_constant
 from gpt_export.passes.cache.checks import plan_attentions
 from gpt_export.passes.cache.emission import Emitter
-from gpt_export.passes.cache.interpreter import interpret
+from gpt_export.passes.cache.interpreter import Meaning, interpret
 from gpt_export.passes.cache.lengths import LONGEST
 from gpt_export.passes.cache.normal_form import normalise
 from gpt_export.passes.cache.pairs import pair_up
@@ -60,6 +61,7 @@ def derive_cache(
     normalise(model)
     longest = LONGEST if context_length is None else context_length + 1
     meaning = interpret(model.graph, weights or {}, model.graph.opset_imports[""], longest)
+    _check_output(meaning, model.graph.outputs[0])
     attentions = find_attentions(meaning, model.graph)
     if not attentions:
         raise CacheRefusedError("no cache is derived, because no operator of the graph looks at other positions")
@@ -81,6 +83,15 @@ def derive_cache(
     logger.info("derived a cache of %d layers, %d nodes to %d", len(layers), len(model.graph), len(graph))
     turns = find_turns(meaning, plans, uses)
     return DerivedCache(model=derived, layers=layers, longest=limit, turns=turns)
+
+
+def _check_output(meaning: Meaning, logits: ir.Value) -> None:
+    fact = meaning.facts.get(logits)
+    axes = () if fact is None or fact.depends != "data" else fact.axes
+    if len(axes) != 3 or axes[:2] != ((BATCH,), (ROWS,)) or not is_constant(axes[2]):
+        raise CacheRefusedError(
+            "no cache is derived, because the output is not a row of logits for each token, as classes of texts are not"
+        )
 
 
 def _check_types(graph: ir.Graph) -> None:

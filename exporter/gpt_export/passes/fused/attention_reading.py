@@ -62,7 +62,8 @@ class Reader:
     def __init__(self, graph: ir.Graph, flow: Dataflow, evaluate: Evaluator, context_length: int) -> None:
         self._graph, self._flow, self.evaluate, self._context = graph, flow, evaluate, context_length
         total = min(48, context_length)
-        self._probe = Probe(2, total // 4, total - total // 4)
+        new = _unlike(graph, total - total // 4)
+        self._probe = Probe(2, total - new, new)
         self._sizes = SizesOfData(graph, flow)
 
     def shapes(self, sites: list[Site]) -> dict[ir.Value, tuple[int, ...]]:
@@ -191,10 +192,18 @@ def _turned(rotation: Rotation | None, x: Array, probe: Probe, heads: int, width
 
 def _by_head(array: Array, probe: Probe, heads: int, width: int) -> Array:
     """(batch, heads, new, width) of an array that holds these numbers."""
+    if array.shape == (probe.batch, heads, probe.new, width):
+        return array
     form = form_of(array.shape, probe.batch, probe.new)
     if form is not None and form.order == "tokens":
         return np.moveaxis(array.reshape(probe.batch, probe.new, heads, width), 2, 1)
     return array.reshape(probe.batch, heads, probe.new, width)
+
+
+def _unlike(graph: ir.Graph, most: int) -> int:
+    """The largest number up to `most` that is no size of an input, so that an axis of new tokens is known by it."""
+    sizes = {dim for value in graph.inputs if value.shape is not None for dim in value.shape if isinstance(dim, int)}
+    return next((number for number in range(most, 2, -1) if number not in sizes), most)
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:

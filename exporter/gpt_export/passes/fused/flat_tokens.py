@@ -55,14 +55,15 @@ class FlattenTokens(InPlacePass):
 
 def _takes_rows(graph: ir.Graph) -> bool:
     """Whether what is computed from the lookups, up to the last slice, is the same with batch and sequence in one."""
+    given = {value.name for value in graph.inputs}
+    if not {INPUT_IDS, POSITION_IDS} <= given or KEPT not in {node.name for node in graph}:
+        return False
     waiting = [
         node.outputs[0]
         for name in (INPUT_IDS, POSITION_IDS)
         for node, index in graph_input(graph, name).uses()
         if node.op_type == "Gather" and index == 1
     ]
-    if not waiting or KEPT not in {node.name for node in graph}:
-        return False
     seen: set[ir.Node] = set()
     while waiting:
         value = waiting.pop()

@@ -51,7 +51,7 @@ def find_heads(graph: ir.Graph, products: list[Product]) -> set[ir.Node]:
     while waiting:
         value = waiting.pop()
         node = value.producer()
-        if value in seen or node is None:
+        if value in seen or node is None or node.op_type == "Shape":  # sizes are no scores
             continue
         seen.add(value)
         if node in nodes:

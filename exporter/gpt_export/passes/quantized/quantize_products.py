@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
@@ -55,7 +56,10 @@ class QuantizeProducts(InPlacePass):
             raise GraphError(f"only {coverage:.0%} of the weights in products can be quantised")
         heads = find_heads(graph, products)
         lookups = {value: nodes for value in graph.inputs if (nodes := token_lookups(value))}
-        by_block = {product.weight for product in products if product.node in heads} | lookups.keys()
+        readers = Counter(product.weight for product in products)
+        # onnxruntime does not widen the sums of two integer products that read one weight (session.x64quantprecision).
+        shared = {weight for weight, count in readers.items() if count > 1}
+        by_block = {product.weight for product in products if product.node in heads} | lookups.keys() | shared
         tokens = TokenCodes(graph, flat=bool(model.meta.get(FLAT)))
         stored: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         for product in products:

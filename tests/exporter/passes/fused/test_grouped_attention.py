@@ -28,7 +28,7 @@ WANTED: Mapping[str, tuple[Mapping[str, object], ...]] = {
     "normed": ({"turned": "halves"},),
     "normed_behind": ({"turned": "in front"},),
     "neox": ({"heads": 4, "kv_heads": 4, "turned": "halves"},),
-    "narrow": ({"turned": "in front", "rotated": 0},),
+    "narrow": ({"turned": "halves", "rotated": 8},),
     "biased": ({"turned": "halves"},),
 }
 

@@ -12,16 +12,17 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from gpt_export.artifact.onnx_model import read_model
 from gpt_export.errors import GraphError
 from gpt_export.gate.codes_check import check_codes
 from gpt_export.graph.script import script
 from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.passes import portable_passes, quantizing_passes, run_passes
 from gpt_export.passes.certificate import check_quantized, operator_counts
-from gpt_export.passes.quantized.products import find_products, token_lookups
+from gpt_export.passes.quantized.products import find_heads, find_products, token_lookups
 from gpt_export.passes.quantized.quantize_products import QuantizeProducts
 from gpt_export.runtime.session import may_saturate
-from gpt_export.runtime.signature import example_sizes, uncached
+from gpt_export.runtime.signature import Head, example_sizes, uncached
 from gpt_export.sources.source import Source, source_of_module
 from gpt_export.weights.layout import layout_of
 from gpt_export.weights.onnx_file import write_onnx
@@ -95,15 +96,15 @@ def source(request: pytest.FixtureRequest) -> Source:
 
 
 def portable(source: Source) -> ir.Model:
-    graph = to_onnx(script(source.skeleton), uncached(VOCAB), 18, example_sizes(CONTEXT), "meta")
+    graph = to_onnx(script(source.skeleton), uncached(Head(width=VOCAB)), 18, example_sizes(CONTEXT), "meta")
     return run_passes(graph, portable_passes(source.first_names()))
 
 
 def logits(model: ir.Model, source: Source, path: Path, ids: np.ndarray) -> np.ndarray:
     layouts = [layout for value in model.graph.inputs if (layout := layout_of(value))]
-    file = write_onnx(model, QuantizedWeights(source.weights, layouts), uncached(VOCAB), path)
+    file = write_onnx(model, QuantizedWeights(source.weights, layouts), uncached(Head(width=VOCAB)), path)
     coded = {name: layout for name, layout in file.layouts.items() if layout.coded}
-    assert check_codes(path, source.weights, coded).faults == ()
+    assert check_codes(read_model(path), source.weights, coded).faults == ()
     options: Any = ort.SessionOptions()
     options.log_severity_level = 3
     if may_saturate():
@@ -118,7 +119,7 @@ def test_a_quantised_module_stays_near(precision: str, source: Source, tmp_path:
     ids = np.random.default_rng(3).integers(0, VOCAB, (3, 7))
     model = portable(source)
     wanted = source.reference()(torch.from_numpy(ids)).detach().numpy()
-    quantised = run_passes(model, quantizing_passes(PLANS[precision], flat=False))  # type: ignore[index]
+    quantised = run_passes(model, quantizing_passes(PLANS[precision]))  # type: ignore[index]
     check_quantized(model, operator_counts(quantised), precision)  # type: ignore[arg-type]
     error = np.abs(logits(quantised, source, tmp_path / "m.onnx", ids) - wanted).max() / np.abs(wanted).max()
     assert 0 < error < WITHIN[precision]
@@ -129,7 +130,7 @@ def test_every_weight_of_a_product_is_stored_once(precision: str, source: Source
     model = portable(source)
     weights = {product.weight.name for product in find_products(model.graph)}
     tables = {value.name for value in model.graph.inputs if token_lookups(value)}
-    quantised = run_passes(model, quantizing_passes(PLANS[precision], flat=False))  # type: ignore[index]
+    quantised = run_passes(model, quantizing_passes(PLANS[precision]))  # type: ignore[index]
     stored = Counter(value.name for value in quantised.graph.inputs if layout_of(value))
     assert set(stored.values()) == {1}
     for name in weights | tables:
@@ -141,7 +142,7 @@ def test_every_weight_of_a_product_is_stored_once(precision: str, source: Source
 def test_a_table_of_positions_stays_as_it_is() -> None:
     torch.manual_seed(5)
     source = source_of_module(TwoTables().eval(), name="m", record={}, vocab_size=VOCAB, context_length=CONTEXT)
-    quantised = run_passes(portable(source), quantizing_passes(PLANS["int4"], flat=False))
+    quantised = run_passes(portable(source), quantizing_passes(PLANS["int4"]))
     assert "place.weight" in {value.name for value in quantised.graph.inputs}
 
 
@@ -165,7 +166,18 @@ def test_weights_that_no_operator_takes_in_codes_are_an_error() -> None:
 
 def test_a_product_that_was_left_out_is_an_error(source: Source) -> None:
     model = portable(source)
-    counts = operator_counts(run_passes(model, quantizing_passes(PLANS["int4"], flat=False)))
+    counts = operator_counts(run_passes(model, quantizing_passes(PLANS["int4"])))
     for name in ("MatMulNBits", "GatherBlockQuantized"):
         with pytest.raises(GraphError, match="leave that precision out"):
             check_quantized(model, {**counts, name: counts[name] - 1}, "int4")
+
+
+def test_the_head_is_what_the_logits_come_from_and_nothing_in_front_of_it() -> None:
+    # A tied head is flattened and unflattened by sizes that are read off what it reads: those are no way to the scores.
+    torch.manual_seed(5)
+    source = source_of_module(Shared().eval(), name="m", record={}, vocab_size=VOCAB, context_length=CONTEXT)
+    graph = portable(source).graph
+    products = find_products(graph)
+    heads = [product for product in products if product.node in find_heads(graph, products)]
+    assert len(products) == 3
+    assert [product.outputs for product in heads] == [VOCAB]
