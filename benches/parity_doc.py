@@ -110,6 +110,11 @@ def cache_faults_table(results: Path) -> str:
     return _faults("mutations-cache", results)
 
 
+def llama_faults_table(results: Path) -> str:
+    """The same of the faults of Llama and its kin."""
+    return _faults("mutations-llama", results)
+
+
 def _faults(record: str, results: Path) -> str:
     found = read_record(record, results)
     if found is None:
@@ -154,6 +159,7 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "faults": faults_table,
     "fused-faults": fused_faults_table,
     "cache-faults": cache_faults_table,
+    "llama-faults": llama_faults_table,
     "cost": cost_table,
 }
 """By marker, what makes its text from the folder of results."""

@@ -95,12 +95,12 @@ def _int_tensor(value: int) -> onnx.TensorProto:
 FORGOTTEN = "a window forgotten behind a past"
 CACHE_FAULTS: tuple[Fault, ...] = faults(
     # name, layer and part that must be named, words of the cause, how it is planted
-    ("a cut above the rotation", 1, "attention", "", edited(cut_above_rotation(1))),
+    ("a cut above the rotation", 1, "attention", "not rotated", edited(cut_above_rotation(1))),
     ("rows by slot where they must be by position", None, "embedding", "count the padding", edited(rows_by_slot)),
-    ("a window counted from the wrong end", 0, "attention", "", edited(window_from_the_start)),
-    ("a window one token too wide", 0, "attention", "", edited(window_of(WINDOW + 1))),
-    ("a window one token too narrow", 0, "attention", "", edited(window_of(WINDOW - 1))),
-    (FORGOTTEN, 0, "attention", "", edited(window_forgotten_behind_a_past)),
-    ("a mask of the new rows for all", 0, "attention", "", edited(rows_without_the_past)),
+    ("a window counted from the wrong end", 0, "attention", "counted from the start", edited(window_from_the_start)),
+    ("a window one token too wide", 0, "attention", "off by one", edited(window_of(WINDOW + 1))),
+    ("a window one token too narrow", 0, "attention", "off by one", edited(window_of(WINDOW - 1))),
+    (FORGOTTEN, 0, "attention", "where there is a past", edited(window_forgotten_behind_a_past)),
+    ("a mask of the new rows for all", 0, "attention", "does not count the past", edited(rows_without_the_past)),
     ("padding that a found cache shows", 0, "attention", "padding", edited(padding_shown)),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from tests.mutations.faults import FAULTS, Fault
 from tests.mutations.fused_faults import FUSED_FAULTS
 from tests.mutations.gate import CONFIG, FUSED_CONFIG, found_source, fused_source, good_source, judge, judge_bits, plant
 from tests.mutations.llama import CONTEXT
+from tests.mutations.llama_faults import LLAMA_FAULTS
 
 RECORD = "GPT_EXPORT_RECORD"
 
@@ -134,6 +135,23 @@ def test_a_fault_of_the_cache_pass_is_caught_and_named(
     fault: Fault, cached: Artifact, found_cached: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     found_cached.append(_caught(fault, plant(fault, cached, tmp_path / "faulty"), found_source()))
+
+
+@pytest.fixture(scope="module")
+def found_llama() -> Iterator[list[dict[str, Any]]]:
+    """What was found of the faults of Llama's kin, written when all have been through."""
+    rows: list[dict[str, Any]] = []
+    yield rows
+    if os.environ.get(RECORD) and len(rows) == len(LLAMA_FAULTS):
+        write_record("mutations-llama", {"faults": rows})
+
+
+@pytest.mark.parametrize("fault", LLAMA_FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_a_fault_of_llamas_kin_is_caught_and_named(
+    fault: Fault, cached: Artifact, found_llama: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    source = found_source()
+    found_llama.append(_caught(fault, plant(fault, cached, tmp_path / "faulty", source), source))
 
 
 def test_a_window_that_is_forgotten_behind_a_past_shows_only_where_cases_step_across_it(
