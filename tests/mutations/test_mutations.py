@@ -14,6 +14,7 @@ from gpt_export.errors import ParityError
 from gpt_export.gate.report import Deviation, ParityReport
 from gpt_export.pipeline import comparison, stages
 from gpt_export.sources.source import Source
+from gpt_export_models.blank import blank
 
 from benches.record import write_record
 from tests.mutations.cache_faults import CACHE_FAULTS, FORGOTTEN
@@ -152,6 +153,19 @@ def test_a_fault_of_llamas_kin_is_caught_and_named(
 ) -> None:
     source = found_source()
     found_llama.append(_caught(fault, plant(fault, cached, tmp_path / "faulty", source), source))
+
+
+@pytest.mark.parametrize(
+    "name", ["the window one token wider", "the soft cap left out", "1 + w for w in the RMS norms"]
+)
+def test_a_fault_of_llamas_kin_is_named_in_fused_operators_too(name: str, tmp_path: Path) -> None:
+    (fault,) = (fault for fault in LLAMA_FAULTS if fault.name == name)
+    source = found_source()
+    assert fault.scripted is not None
+    wrong = dataclasses.replace(source, skeleton=blank(fault.scripted))
+    artifact = stages.export(wrong, dataclasses.replace(FUSED_CONFIG, gate="off"), tmp_path / "faulty")
+    row = _caught(fault, artifact, source)
+    assert row["operator"] in ("GroupQueryAttention", "SkipSimplifiedLayerNormalization")
 
 
 def test_a_window_that_is_forgotten_behind_a_past_shows_only_where_cases_step_across_it(
