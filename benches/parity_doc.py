@@ -45,6 +45,7 @@ def cases_table(_results: Path) -> str:
         record={},
         vocab_size=config["vocab_size"],
         context_length=config["context_length"],
+        judged_against="GPT-2",
         reference=nn.Identity,
         skeleton=nn.Identity(),
         judged_against="GPT-2",
@@ -105,6 +106,16 @@ def fused_faults_table(results: Path) -> str:
     return _faults("mutations-fused", results)
 
 
+def cache_faults_table(results: Path) -> str:
+    """The same of the faults of the cache pass."""
+    return _faults("mutations-cache", results)
+
+
+def llama_faults_table(results: Path) -> str:
+    """The same of the faults of Llama and its kin."""
+    return _faults("mutations-llama", results)
+
+
 def _faults(record: str, results: Path) -> str:
     found = read_record(record, results)
     if found is None:
@@ -148,6 +159,8 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "limits": limits_table,
     "faults": faults_table,
     "fused-faults": fused_faults_table,
+    "cache-faults": cache_faults_table,
+    "llama-faults": llama_faults_table,
     "cost": cost_table,
 }
 """By marker, what makes its text from the folder of results."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from gpt_export_models.gpt import GPTDecoder
+from torch import nn
 
 from tests.mutations import edits, faulty
 from tests.mutations.edits import Edit
@@ -24,7 +24,7 @@ class Fault:
 
     name: str
     edit: Edit | None = None
-    scripted: Callable[[], GPTDecoder] | None = None
+    scripted: Callable[[], nn.Module] | None = None
     tied: bool = False
     """Whether it is planted into the model whose head is its embedding."""
     layer: int | None = None
@@ -47,7 +47,7 @@ def edited(edit: Edit) -> Planted:
     return {"edit": edit}
 
 
-def scripted(make: Callable[..., GPTDecoder], *args: Any) -> Planted:
+def scripted(make: Callable[..., nn.Module], *args: Any) -> Planted:
     """A fault of the model that was scripted."""
     return {"scripted": partial(make, *args)}
 

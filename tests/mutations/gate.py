@@ -15,9 +15,10 @@ from gpt_export.artifact.onnx_model import read_model
 from gpt_export.artifact.reading import Artifact
 from gpt_export.gate.report import ParityReport, WeightsResult
 from gpt_export.gate.weights_check import check_weights
-from gpt_export.pipeline import comparison, stages
+from gpt_export.pipeline import stages
 from gpt_export.pipeline.comparison import BASE
 from gpt_export.pipeline.config import ExportConfig
+from gpt_export.pipeline.strangers import validate_against
 from gpt_export.pipeline.variants import VARIANT_PATHS
 from gpt_export.sources.source import Source
 from gpt_export.weights.layout import Layout
@@ -26,6 +27,7 @@ from gpt_export_models.blank import blank
 from tests.mutations.faults import TIED, Fault
 from tests.mutations.fused_faults import FUSED_VICTIM
 from tests.mutations.good import VICTIM, VICTIM_SPREAD, random_source
+from tests.mutations.llama import llama_source
 
 CONFIG = ExportConfig(profile="portable")
 FUSED_CONFIG = ExportConfig(profile="ort")
@@ -42,10 +44,15 @@ def fused_source() -> Source:
     return random_source(FUSED_VICTIM, VICTIM_SPREAD, seed=7, name="victim")
 
 
-def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:
+@functools.cache
+def found_source() -> Source:
+    return llama_source()
+
+
+def plant(fault: Fault, good: Artifact, folder: Path, source: Source | None = None) -> Artifact:
     """An artifact with the fault and with the hashes of its own files, as an exporter that errs would write it."""
     if fault.scripted is not None:
-        source = dataclasses.replace(good_source(tied=fault.tied), skeleton=blank(fault.scripted))
+        source = dataclasses.replace(source or good_source(tied=fault.tied), skeleton=blank(fault.scripted))
         return stages.export(source, dataclasses.replace(CONFIG, gate="off"), folder)
     assert fault.edit is not None
     shutil.copytree(good.folder, folder)
@@ -62,9 +69,9 @@ def plant(fault: Fault, good: Artifact, folder: Path) -> Artifact:
 def judge(artifact: Artifact, source: Source, *, bits: bool = True) -> ParityReport:
     """What the gate says of an artifact; without `bits` it does not look at the weights, only at what they do."""
     if bits:
-        return comparison.validate_artifact(artifact, source, CONFIG.gate_settings)
+        return validate_against(artifact, source, CONFIG.gate_settings)
     with mock.patch("gpt_export.pipeline.comparison.check_weights", return_value=UNCHECKED):
-        return comparison.validate_artifact(artifact, source, CONFIG.gate_settings)
+        return validate_against(artifact, source, CONFIG.gate_settings)
 
 
 def judge_bits(artifact: Artifact, source: Source) -> WeightsResult:

@@ -14,11 +14,15 @@ from gpt_export.errors import ParityError
 from gpt_export.gate.report import Deviation, ParityReport
 from gpt_export.pipeline import comparison, stages
 from gpt_export.sources.source import Source
+from gpt_export_models.blank import blank
 
 from benches.record import write_record
+from tests.mutations.cache_faults import CACHE_FAULTS, FORGOTTEN
 from tests.mutations.faults import FAULTS, Fault
 from tests.mutations.fused_faults import FUSED_FAULTS
-from tests.mutations.gate import CONFIG, FUSED_CONFIG, fused_source, good_source, judge, judge_bits, plant
+from tests.mutations.gate import CONFIG, FUSED_CONFIG, found_source, fused_source, good_source, judge, judge_bits, plant
+from tests.mutations.llama import CONTEXT
+from tests.mutations.llama_faults import LLAMA_FAULTS
 
 RECORD = "GPT_EXPORT_RECORD"
 
@@ -112,6 +116,69 @@ def test_a_fault_planted_in_fused_operators_is_caught_and_named(
     found_fused.append(_caught(fault, plant(fault, fused, tmp_path / "faulty"), source))
 
 
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The artifact whose cache was found by the pass; its export passed the gate."""
+    return stages.export(found_source(), CONFIG, tmp_path_factory.mktemp("cached") / "artifact")
+
+
+@pytest.fixture(scope="module")
+def found_cached() -> Iterator[list[dict[str, Any]]]:
+    """What was found of the faults of the cache pass, written when all have been through."""
+    rows: list[dict[str, Any]] = []
+    yield rows
+    if os.environ.get(RECORD) and len(rows) == len(CACHE_FAULTS):
+        write_record("mutations-cache", {"faults": rows})
+
+
+@pytest.mark.parametrize("fault", CACHE_FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_a_fault_of_the_cache_pass_is_caught_and_named(
+    fault: Fault, cached: Artifact, found_cached: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    found_cached.append(_caught(fault, plant(fault, cached, tmp_path / "faulty"), found_source()))
+
+
+@pytest.fixture(scope="module")
+def found_llama() -> Iterator[list[dict[str, Any]]]:
+    """What was found of the faults of Llama's kin, written when all have been through."""
+    rows: list[dict[str, Any]] = []
+    yield rows
+    if os.environ.get(RECORD) and len(rows) == len(LLAMA_FAULTS):
+        write_record("mutations-llama", {"faults": rows})
+
+
+@pytest.mark.parametrize("fault", LLAMA_FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_a_fault_of_llamas_kin_is_caught_and_named(
+    fault: Fault, cached: Artifact, found_llama: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    source = found_source()
+    found_llama.append(_caught(fault, plant(fault, cached, tmp_path / "faulty", source), source))
+
+
+@pytest.mark.parametrize(
+    "name", ["the window one token wider", "the soft cap left out", "1 + w for w in the RMS norms"]
+)
+def test_a_fault_of_llamas_kin_is_named_in_fused_operators_too(name: str, tmp_path: Path) -> None:
+    (fault,) = (fault for fault in LLAMA_FAULTS if fault.name == name)
+    source = found_source()
+    assert fault.scripted is not None
+    wrong = dataclasses.replace(source, skeleton=blank(fault.scripted))
+    artifact = stages.export(wrong, dataclasses.replace(FUSED_CONFIG, gate="off"), tmp_path / "faulty")
+    row = _caught(fault, artifact, source)
+    assert row["operator"] in ("GroupQueryAttention", "SkipSimplifiedLayerNormalization")
+
+
+def test_a_window_that_is_forgotten_behind_a_past_shows_only_where_cases_step_across_it(
+    cached: Artifact, tmp_path: Path
+) -> None:
+    """Seventeen steps, and every single pass, say nothing of a window of 22."""
+    (fault,) = (fault for fault in CACHE_FAULTS if fault.name == FORGOTTEN)
+    report = judge(plant(fault, cached, tmp_path / "faulty"), found_source())
+    failed = {case.name for case in report.targets["onnx"] if not case.passed}
+    across = {"cache-turns", "cache-turns-pieces", "pad-left-turns", f"grid-1x{CONTEXT}"}
+    assert failed == across
+
+
 def test_the_table_covers_every_part_and_every_layer() -> None:
     assert len(FAULTS) >= 40
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
@@ -119,10 +186,10 @@ def test_the_table_covers_every_part_and_every_layer() -> None:
     assert {fault.layer for fault in FAULTS} == {None, 0, 1, 2, 3}
 
 
-def test_the_road_without_a_fault_is_free(good: dict[bool, Artifact], fused: Artifact) -> None:
+def test_the_road_without_a_fault_is_free(good: dict[bool, Artifact], fused: Artifact, cached: Artifact) -> None:
     """The control: the same artifacts, judged in the same way."""
     all_good = [(artifact, good_source(tied=tied)) for tied, artifact in good.items()]
-    for artifact, source in (*all_good, (fused, fused_source())):
+    for artifact, source in (*all_good, (fused, fused_source()), (cached, found_source())):
         report = judge(artifact, source)
         assert report.failures == ()
         assert report.first_fault is None

@@ -31,8 +31,9 @@ class Manifest:
     export: Mapping[str, Any]
     """The settings that decided the bytes: opset, texts, cases, gate, seed."""
     model: Mapping[str, Any]
-    """`vocab_size`, `context_length`, `tokenizer` (`gpt2`, `carried` for files of the artifact, null for ids alone),
-    the model's own `configuration` where it has one, and `notes` on what was assumed of it."""
+    """`vocab_size`, `context_length`, `turns` (lengths at which a cached graph does something new), `tokenizer`
+    (`gpt2`, `carried` for files of the artifact, null for ids alone), the model's own `configuration` where it has one,
+    and `notes` on what was assumed of it."""
     variants: Mapping[str, Any]
     """By variant: `path`, `opset`, `ir_version`, `minimum_onnxruntime`, `inputs`, `outputs`, the
     shape of the `cache` or null, and of each of its `weights` the `source` and whether it is `transposed`."""

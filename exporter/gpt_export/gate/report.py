@@ -55,6 +55,8 @@ class CaseResult:
     """The largest difference at each position, over the rows."""
     kl_limit: float | None = None
     top1_limit: float = 1.0
+    unsteady: int = 0
+    """Positions that are not judged, because eager moves by itself as far: its last bits choose an expert there."""
     fault: str = ""
     """What kept the case from being compared, such as a wrong shape; empty otherwise."""
 

@@ -43,7 +43,7 @@ def turn_cases(turns: Sequence[int], context_length: int, vocab_size: int, draw:
     missed = ", ".join(str(turn) for turn in inside if turn >= fits)
     note = f"{missed} is not reached: more logits than memory is kept for" if missed else ""
     why = f"every length at which attention does something new, {', '.join(map(str, reached))}"
-    end = min(context_length, reached[-1] + AROUND[-1])
+    end = min(context_length, reached[-1] + AROUND[-1] + PADDING)
     chosen: list[Case] = []
     spent = 0
     for case in _cases(reached, end, context_length, draw, why, note):
@@ -55,9 +55,10 @@ def turn_cases(turns: Sequence[int], context_length: int, vocab_size: int, draw:
 
 def _cases(turns: Sequence[int], end: int, context_length: int, draw: Draw, why: str, note: str) -> Iterator[Case]:
     """All of them, those that tell the most first."""
-    rows = [draw(0, end), draw(1, max(1, end - PADDING))] if 2 * end <= BUDGET else [draw(0, end)]
+    shorter = end - min(PADDING, max(1, end - turns[-1] - 1))
+    rows = [draw(0, end), draw(1, shorter)] if 2 * end <= BUDGET else [draw(0, end)]
     yield _padded(turns, rows, f"{why}: token by token, and behind padding", note)
-    longer = min(context_length, end + BEHIND)
+    longer = min(context_length, turns[-1] + BEHIND)
     ids = draw(2, longer)
     cuts = [cut for turn in turns for cut in itertools.accumulate(PIECES, initial=max(0, turn - BEFORE))]
     yield Case("cache-turns-pieces", ids, np.ones_like(ids), f"{why}: in pieces", note, _chunks(cuts, longer), "cache")

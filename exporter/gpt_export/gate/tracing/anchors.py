@@ -8,7 +8,7 @@ need no weight: both sides have them by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,11 +21,14 @@ End = Literal["input", "output"]
 WHOLE = ""
 """The name of the model itself among its modules, as `named_modules` has it."""
 _PRODUCTS = frozenset({"MatMul", "Gemm", "MatMulNBits", "MatMulInteger", "FusedMatMul"})
-_NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization"})
+_NORMS = frozenset(
+    {"LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"}
+)
 _OWN_NORM_INPUTS = {
     "LayerNormalization": slice(1, 3),
     "SkipLayerNormalization": slice(2, 4),
     "SimplifiedLayerNormalization": slice(1, 2),
+    "SkipSimplifiedLayerNormalization": slice(2, 3),
 }
 """Inputs that are a norm's own scale and shift; SkipLayerNormalization reads another layer's bias behind them."""
 _FUSED_BEHIND_BIAS = frozenset({"FastGelu", "BiasGelu", "SkipLayerNormalization"})
@@ -34,11 +37,18 @@ _TABLES = frozenset({"Gather", "GatherBlockQuantized"})
 _CARRIERS = frozenset({"Transpose", "Cast", "Identity", "DequantizeLinear", "Reshape"})
 _PART_WORDS = (
     ("head", r"out_head|lm_head|head"),
-    ("norm", r"(\w+_)?norm\d*|ln_?\w*|layernorm"),
+    ("norm", r"\w*norm\d*|ln_?\w*"),
     ("attention", r"att|attn|attention|self_attn"),
     ("mlp", r"ff|mlp|feed_forward"),
     ("embedding", r"\w*emb\w*|wte|wpe|embed\w*"),
 )
+
+_FIRST_NORM = re.compile(r"(norm_?1|ln_?1|input_layernorm|(attention|attn)_norm|norm_attn|pre_norm)$")
+"""The norm in front of a layer's attention, which reads what the layer before it left."""
+_BEHIND_NORM = re.compile(
+    r"(W_query|W_key|W_value|c_attn|qkv(_proj)?|[qkv](_proj)?|w[qkv]|layers\.0|c_fc|fc1|gate(_proj)?|up(_proj)?|w1|w3)$"
+)
+"""Products that read what a norm gives."""
 
 _Use = tuple[onnx.NodeProto, str]
 
@@ -73,10 +83,11 @@ def find_anchors(graph: onnx.GraphProto, sources: Mapping[str, tuple[str, ...]])
         for name in node.input:
             readers.setdefault(name, []).append(node)
 
+    fixed = _fixed(graph)
     by_modules: dict[tuple[tuple[str, ...], bool], list[_Use]] = {}
     for initializer, parameters in sources.items():
         modules = tuple(name.rpartition(".")[0] for name in parameters)
-        for node, value in _uses(initializer, readers):
+        for node, value in _uses(initializer, readers, fixed):
             looked_up = node.op_type in _TABLES
             for owners in _owners(modules, parameters, sources, looked_up=looked_up):
                 by_modules.setdefault((owners, looked_up), []).append((node, value))
@@ -111,12 +122,12 @@ def place(modules: Sequence[str], end: End, last_layer: int | None = None) -> tu
     if end == "output":
         return number, part
     if part == "norm":  # what a norm reads is the residual stream behind the part before it
-        if re.search(r"(norm1|ln_1)$", name):
+        if _FIRST_NORM.search(name):
             return (None, "embedding") if not number else (number - 1, "mlp")
         return (number, "attention") if number is not None else (last_layer, "mlp")
     if part == "head":
         return None, "norm"
-    if re.search(r"(W_query|W_key|W_value|c_attn|qkv|layers\.0|c_fc)$", name):
+    if _BEHIND_NORM.search(name):
         return number, "norm"
     return number, part
 
@@ -156,24 +167,43 @@ def _ends(uses: list[_Use], readers: Mapping[str, list[onnx.NodeProto]]) -> Iter
             if last is not None and last.op_type in _FUSED_BEHIND_BIAS:
                 break  # what the layer gives is inside this operator
         else:
-            yield "output", out
+            yield "output", _by_position(out, readers) if node.op_type in _TABLES else out
     if not places:  # a norm written out: its scale and shift are all that is known of it
         yield "output", uses[-1][0].output[0]
 
 
+def _by_position(tensor: str, readers: Mapping[str, list[onnx.NodeProto]]) -> str:
+    """What is looked up of a table for the whole text is read at each token's position behind it, where a cache is."""
+    for reader in readers.get(tensor, []):
+        if reader.op_type == "Squeeze" and reader.input[0] == tensor:
+            return _by_position(reader.output[0], readers)
+        if reader.op_type == "Gather" and reader.input[0] == tensor:
+            return str(reader.output[0])
+    return tensor
+
+
 def _read_by_norm(node: onnx.NodeProto) -> str | None:
     """What a norm normalises; None where that is a sum which the operator keeps to itself."""
-    if node.op_type != "SkipLayerNormalization":
+    if not node.op_type.startswith("Skip"):
         return str(node.input[0])
     return str(node.output[3]) if len(node.output) > 3 and node.output[3] else None
 
 
-def _uses(name: str, readers: Mapping[str, list[onnx.NodeProto]]) -> list[_Use]:
+def _fixed(graph: onnx.GraphProto) -> set[str]:
+    """The tensors that no input reaches: weights, constants, and what is made of them alone, as the 1 + w of a norm."""
+    fixed = {tensor.name for tensor in graph.initializer} | {""}
+    for node in graph.node:
+        if all(name in fixed for name in node.input):
+            fixed.update(node.output)
+    return fixed
+
+
+def _uses(name: str, readers: Mapping[str, list[onnx.NodeProto]], fixed: Collection[str]) -> list[_Use]:
     """The nodes that compute with an initializer, and the name under which they read it, past mere carriers."""
     uses = []
     for node in readers.get(name, []):
-        if node.op_type in _CARRIERS and node.input[0] == name:
-            uses += _uses(node.output[0], readers)
+        if (node.op_type in _CARRIERS and node.input[0] == name) or node.output[0] in fixed:
+            uses += _uses(node.output[0], readers, fixed)
         else:
             uses.append((node, name))
     return uses

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpt_export.gate.tracing.activations import Array
 from gpt_export.gate.tracing.anchors import Anchor
 from gpt_export.gate.tracing.evidence import EXPLAINED, Evidence
+from gpt_export.gate.tracing.rotary_causes import rotary_cause
 
 _HIDDEN = -3e4
 _WINDOWS = (*range(1, 17), 32, 64, 128)
@@ -96,7 +97,7 @@ def attention_cause(evidence: Evidence) -> str:
         heads = _heads(evidence, rows)
         if heads and (words := _best(evidence, rows, heads)):
             return words
-    return _where(evidence)
+    return rotary_cause(evidence) or _where(evidence)
 
 
 def _best(evidence: Evidence, rows: list[tuple[slice, Attention]], heads: int) -> str:

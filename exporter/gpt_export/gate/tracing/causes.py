@@ -6,17 +6,17 @@ the one that is named.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch
 from onnx import TensorProto
 
 from gpt_export.gate.tracing.activations import Array
 from gpt_export.gate.tracing.anchors import WHOLE, layer_of, part_of
 from gpt_export.gate.tracing.attention_causes import attention_cause
 from gpt_export.gate.tracing.evidence import Evidence
+from gpt_export.gate.tracing.gated_causes import erf_gelu, gated_cause, tanh_gelu
+from gpt_export.gate.tracing.norms import EPSILONS, OTHER_EPSILON, fitted_norm, wrong_norms
 from gpt_export.gate.tracing.weight_causes import linear_cause, stored_cause
 
 RANDOM_OPERATORS = frozenset(
@@ -25,8 +25,6 @@ RANDOM_OPERATORS = frozenset(
 _TRAINING_MODE = 2
 """The index of Dropout's third input, without which it does nothing."""
 _NARROW = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
-_EPSILON = "another epsilon"
-_EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 
 
 def likely_cause(evidence: Evidence) -> str:
@@ -74,8 +72,10 @@ def _norm(evidence: Evidence) -> str:
     x = evidence.graph_value(module, "input")
     if x is None or x.shape != evidence.got.shape:
         return ""
-    name = evidence.best(_norms(evidence, module, x))
-    if name == _EPSILON:
+    right = fitted_norm(evidence, module)
+    wrong = [] if right is None else list(wrong_norms(right, x))
+    name = evidence.best([*wrong, *_norms(evidence, module, x)])
+    if name == OTHER_EPSILON:
         stated = [
             attribute.f
             for node in evidence.graph.node
@@ -92,8 +92,8 @@ def _norms(evidence: Evidence, module: str, x: Array) -> Iterator[tuple[str, Arr
     centred = x.astype(np.float64) - x.mean(axis=-1, keepdims=True, dtype=np.float64)
     variance = np.square(centred).mean(axis=-1, keepdims=True)
     width = x.shape[-1]
-    for epsilon in _EPSILONS:
-        yield _EPSILON, centred / np.sqrt(variance + epsilon + 1e-300) * own[0] + own[1]
+    for epsilon in EPSILONS:
+        yield OTHER_EPSILON, centred / np.sqrt(variance + epsilon + 1e-300) * own[0] + own[1]
     normal = centred / np.sqrt(variance + 1e-5)
     sample = centred / np.sqrt(variance * width / max(1, width - 1) + 1e-5)
     yield "the sample variance, divided by n - 1 and not by n", sample * own[0] + own[1]
@@ -104,6 +104,8 @@ def _norms(evidence: Evidence, module: str, x: Array) -> Iterator[tuple[str, Arr
     yield "the norm is left out", x
     for other in _modules_like(evidence, module):
         scale, shift = _affine(evidence, other)
+        if scale.shape != own[0].shape:
+            continue
         yield f"it computes with {other}'s parameters: layers or weights are swapped", normal * scale + shift
 
 
@@ -142,8 +144,8 @@ def _activation(evidence: Evidence) -> str:
     x = before.astype(np.float64)
     kind = evidence.best(
         [
-            ("the graph computes the erf form of GELU", 0.5 * x * (1 + _erf(x / math.sqrt(2)))),
-            ("the graph computes the tanh form of GELU", _tanh_gelu(x)),
+            ("the graph computes the erf form of GELU", erf_gelu(x)),
+            ("the graph computes the tanh form of GELU", tanh_gelu(x)),
             ("the graph computes the sigmoid form of GELU, x * sigmoid(1.702 x)", x / (1 + np.exp(-1.702 * x))),
             ("the graph computes ReLU", np.maximum(x, 0)),
             ("the graph computes SiLU", x / (1 + np.exp(-x))),
@@ -151,16 +153,6 @@ def _activation(evidence: Evidence) -> str:
         ]
     )
     return kind and f"the activation is another kind: {kind}"
-
-
-def _erf(x: Array) -> Array:
-    values: Array = torch.erf(torch.from_numpy(x)).numpy()
-    return values
-
-
-def _tanh_gelu(x: Array) -> Array:
-    values: Array = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return values
 
 
 def _table(evidence: Evidence) -> str:
@@ -182,8 +174,8 @@ def _table(evidence: Evidence) -> str:
     kept = evidence.case.mask.astype(bool)
     last = len(table) - 1
     guesses = [
-        ("position ids count from 0 in every call: past and padding are not counted", chunked[kept]),
         ("position ids count the padding on the left", columns[kept]),
+        ("position ids count from 0 in every call: past and padding are not counted", chunked[kept]),
         *(
             (f"position ids are shifted by {shift:+d}", np.clip(right + shift, 0, last))
             for shift in (1, -1, 2, -2)
@@ -245,6 +237,7 @@ CAUSES: tuple[Callable[[Evidence], str], ...] = (
     _random,
     stored_cause,
     _norm,
+    gated_cause,
     _activation,
     linear_cause,
     attention_cause,
