@@ -17,6 +17,9 @@ from gpt_export.passes.cache.tables import MOST_NUMBERS
 Array = np.ndarray[Any, Any]
 
 
+_SHORTEST = 7
+
+
 @dataclass(frozen=True, slots=True)
 class Band:
     """A row looks at itself and at the `window` - 1 tokens before it, at all before it where that is None."""
@@ -53,8 +56,36 @@ def band_of(meaning: Meaning, value: ir.Value) -> Band | None:
     return found
 
 
+def hides_alike(meaning: Meaning, value: ir.Value) -> bool:
+    """Whether a mask (..., rows, columns) holds one number for all later tokens at every length that can be evaluated.
+
+    True of a matrix that is no mask: one that holds several numbers for later tokens at a short length already.
+    """
+    hidden: float | None = None
+    for length in probes(combined(meaning, [value]), meaning.longest):
+        shape = Sizes(1, length).shape(meaning.facts[value].axes)
+        if length < _SHORTEST or int(np.prod(shape, dtype=np.int64)) > MOST_NUMBERS:
+            continue
+        array = _evaluated(meaning, value, length)
+        if array is None:
+            continue
+        later = np.unique(array.reshape(-1, length, length)[:, *np.triu_indices(length, 1)])
+        if hidden is None and len(later) > 1:
+            return True
+        if len(later) > 1 or (hidden is not None and later[0] != hidden):
+            return False
+        hidden = later[0]
+    return True
+
+
 def _at(meaning: Meaning, value: ir.Value, length: int) -> Array | None:
     """The matrix at a length; None where a buffer that it is cut from has ended."""
+    array = _evaluated(meaning, value, length)
+    return None if array is None else array.reshape(length, length)
+
+
+def _evaluated(meaning: Meaning, value: ir.Value, length: int) -> Array | None:
+    """(..., rows, columns) at a length; None where a buffer that it is cut from has ended."""
     sizes = Sizes(1, length)
     try:
         array = meaning.evaluator.array(value, sizes)
@@ -62,7 +93,7 @@ def _at(meaning: Meaning, value: ir.Value, length: int) -> Array | None:
         return None
     finally:
         meaning.evaluator.forget_large(sizes)
-    return array.reshape(length, length) if array.size == length * length else None
+    return array if array.shape[-2:] == (length, length) else None
 
 
 def _window(array: Array) -> int | None:

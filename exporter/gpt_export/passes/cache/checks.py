@@ -7,7 +7,7 @@ that are padded on the left may count slots for positions; where not, its tables
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from gpt_export.passes.cache.attentions import Attention
 from gpt_export.passes.cache.axes import BATCH, ROWS, Axis, Columns, Sizes, columns_of
-from gpt_export.passes.cache.bands import Band, band_of
+from gpt_export.passes.cache.bands import Band, band_of, hides_alike
 from gpt_export.passes.cache.evaluate import kind_of
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.lengths import candidate_lengths, combined, multiplies
@@ -105,27 +105,28 @@ def plan_attention(meaning: Meaning, attention: Attention, uses: Sequence[Use]) 
     pairs = trial.pairs()
     for short, long in pairs:
         _check_causal(trial, short, long)
-    for plan in _plans(meaning, attention, uses):
+    bands = {use: band_of(meaning, use.value) for use in uses if use.node in attention.between and use.is_matrix}
+    if not all(band is not None or hides_alike(meaning, use.value) for use, band in bands.items()):
+        raise trial.refuse("is not causal: its mask lets some tokens look at later ones")
+    for plan in _plans(meaning, attention, bands):
         if all(_hides_padding(trial, plan, short, long) for short, long in pairs):
             return plan
     raise refuse(attention.mix, "weighs tokens so that those in front of a padded row cannot be hidden from it")
 
 
-def _plans(meaning: Meaning, attention: Attention, uses: Sequence[Use]) -> list[Plan]:
-    """The ways to write it, the lightest first."""
+def _plans(meaning: Meaning, attention: Attention, bands: Mapping[Use, Band | None]) -> list[Plan]:
+    """The ways to write it, the lightest first; `bands` are what its matrices of positions are."""
     places: list[Literal["softmax", "scores"]] = ["softmax", "scores"] if attention.softmaxes else ["scores"]
     plain = [Plan(hide, by_position) for by_position in (False, True) for hide in places]
-    matrices = [use for use in uses if use.node in attention.between and use.rows and use.columns]
-    bands = {use.value: band_of(meaning, use.value) for use in matrices}
-    masks = [use for use in matrices if bands[use.value] is not None and masked_input(meaning, use.node) is not None]
-    if len(attention.softmaxes) != 1 or not masks or len({bands[use.value] for use in masks}) != 1:
+    masks = {use.node: band for use, band in bands.items() if band is not None and masked_input(meaning, use.node)}
+    if len(attention.softmaxes) != 1 or len(set(masks.values())) != 1:
         return plain
     axes = meaning.facts[attention.softmaxes[0].outputs[0]].axes
     if len(axes) not in (3, 4) or axes[0] != (BATCH,) or axes[-2] != (ROWS,):
         return plain
     order = {node: i for i, node in enumerate(meaning.steps)}
-    nodes = tuple(sorted({use.node for use in masks}, key=order.__getitem__))
-    return [Plan("softmax", False, bands[masks[0].value], nodes), *plain]
+    nodes = tuple(sorted(masks, key=order.__getitem__))
+    return [Plan("softmax", False, masks[nodes[0]], nodes), *plain]
 
 
 def masked_input(meaning: Meaning, node: ir.Node) -> ir.Value | None:

@@ -32,6 +32,11 @@ class Use:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
 
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it has rows and columns: a mask, or a bias for each pair of positions."""
+        return bool(self.rows and self.columns)
+
 
 def position_uses(meaning: Meaning) -> list[Use]:
     """Where positions meet data."""

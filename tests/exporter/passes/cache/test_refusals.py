@@ -102,3 +102,7 @@ def test_a_mask_in_a_buffer_is_causal_only_if_its_numbers_say_so() -> None:
     leaking[3, 5] = 0
     with pytest.raises(CacheRefusedError, match="is not causal"):
         derive_cache(model, {"mask": lambda: leaking})
+    late = causal()
+    late[30, 35] = 0  # beyond the lengths that are tried first
+    with pytest.raises(CacheRefusedError, match="is not causal"):
+        derive_cache(model, {"mask": lambda: late})
