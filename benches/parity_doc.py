@@ -48,7 +48,6 @@ def cases_table(_results: Path) -> str:
         judged_against="GPT-2",
         reference=nn.Identity,
         skeleton=nn.Identity(),
-        judged_against="GPT-2",
         weights={},
         tokenizer=Gpt2Tokenizer(),
         cache=CacheShape.alike(n_layers=config["n_layers"], n_heads=config["n_heads"], head_dim=64),

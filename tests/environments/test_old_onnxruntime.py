@@ -73,7 +73,7 @@ def test_the_front_door_can_be_looked_at_there(
 ) -> None:
     code = "import gpt_export, pydoc; print(pydoc.plain(pydoc.render_doc(gpt_export)))"
     text = run_in(old_environment, "-c", code, cwd=tmp_path)
-    assert all(name in text for name in ("export(module", "validate(artifact", "lint(path", "class Session("))
+    assert all(name in text for name in ("export(source", "validate(artifact", "lint(path", "class Session("))
 
 
 @pytest.mark.parametrize("command", [("gpt-export",), ("gpt-export", "onnx", "--help"), ("python", "-m", "gpt_export")])

@@ -32,8 +32,6 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
         (("--precision", "int7"), "precision 'int7' is not known; choose one of fp32, fp16, int8, int4"),
         (("--precision", "fp32,int8,int8"), "name each one once"),
         (("--precision", ""), "precision"),
-        (("--precision", "int8", "--no-cache"), "a graph with no cache"),
-        (("--profile", "ort", "--no-cache"), "a graph with no cache"),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_a_sentence(
@@ -57,19 +55,29 @@ def test_a_calibration_that_is_no_text_is_refused(options: tuple[object, ...], c
     run.refused(2, "UTF-8")
 
 
-def test_heads_of_a_width_that_8_does_not_divide_are_portable_by_themselves(cli: Cli, tmp_path: Path) -> None:
+def test_a_graph_without_a_cache_takes_every_precision(options: tuple[object, ...], cli: Cli, tmp_path: Path) -> None:
+    run = cli(*options, "--precision", "fp32,fp16,int8,int4", "--no-cache", "--output", tmp_path / "out")
+    assert run.code == 0, run.err
+    variants = Artifact.open(tmp_path / "out").manifest.variants
+    assert set(variants) == {"fp32", "fp16", "int8", "int4"}
+    assert {variant["profile"] for variant in variants.values()} == {"ort"}
+
+
+def test_attention_stays_plain_where_8_does_not_divide_the_width_of_heads(cli: Cli, tmp_path: Path) -> None:
     changed = CONFIG | {"emb_dim": 36, "n_heads": 3}
     torch.save(samples.seeded(GPTModel(GPTConfig.from_dict(changed))).state_dict(), tmp_path / "model.pth")
     config = tmp_path / "book.json"
     config.write_text(json.dumps(changed), encoding="utf-8")
-    command = ("onnx", tmp_path / "model.pth", "--config", config)
-    cli(*command, "--profile", "ort", "--output", tmp_path / "a").refused(2, "heads of width 12", "choose portable")
-    cli(*command, "--precision", "int4", "--output", tmp_path / "b").refused(2, "a head width that 8 divides")
-    run = cli(*command, "--output", tmp_path / "c")
+    run = cli(
+        *("onnx", tmp_path / "model.pth", "--config", config),
+        *("--precision", "fp32,int8,int4", "--output", tmp_path / "out"),
+    )
     assert run.code == 0, run.err
-    variant = Artifact.open(tmp_path / "c").manifest.variants["fp32"]
-    assert (variant["profile"], variant["shared_cache"], variant["batched_chunks"]) == ("portable", False, True)
-    assert variant["minimum_onnxruntime"] < "1.23"
+    variants = Artifact.open(tmp_path / "out").manifest.variants
+    for variant in variants.values():
+        assert (variant["shared_cache"], variant["batched_chunks"]) == (False, True)
+        assert "GroupQueryAttention" not in variant["operators"]
+    assert variants["fp32"]["minimum_onnxruntime"] < "1.23"
 
 
 def test_a_graph_without_a_cache_has_none_to_describe(byte_uncached: Path) -> None:

@@ -100,9 +100,10 @@ def test_weights_are_mapped_and_not_copied(tmp_path, write):
     path = tmp_path / "model"
     write(path)
     assert sum(file.stat().st_size for file in [path, *path.glob("*")]) > 100 * MIB
-    read_checkpoint(path)  # what the first read imports is not what is measured
+    heads = 10 if write is book else None  # which its file does not say
+    read_checkpoint(path, heads=heads)  # what the first read imports is not what is measured
     before = anonymous_bytes()
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, heads=heads)
     total = sum(float(tensor.sum()) for tensor in checkpoint.tensors.values())
     grown = anonymous_bytes() - before
     assert total in (0.0, 3 * 640.0)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from gpt_export.passes.building import graph_input
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, POSITION_IDS
 
 Array = np.ndarray
@@ -44,14 +43,17 @@ class Probe:
         return self.mask[:, self.past :].astype(bool)
 
     def inputs(self, graph: ir.Graph, positions: Array | None = None) -> dict[ir.Value, Array]:
-        """Ids of 0, mask, positions and a past of zeros, for every such input of `graph`."""
-        given = {
-            graph_input(graph, INPUT_IDS): np.zeros((self.batch, self.new), np.int64),
-            graph_input(graph, ATTENTION_MASK): self.mask,
-            graph_input(graph, POSITION_IDS): self.positions if positions is None else positions,
+        """Ids of 0, mask, positions and a past of zeros, for those of them that `graph` has as inputs."""
+        named = {
+            INPUT_IDS: np.zeros((self.batch, self.new), np.int64),
+            ATTENTION_MASK: self.mask,
+            POSITION_IDS: self.positions if positions is None else positions,
         }
+        given = {}
         for value in graph.inputs:
-            if str(value.name).startswith("past_key_values."):
+            if value.name in named:
+                given[value] = named[value.name]
+            elif str(value.name).startswith("past_key_values."):
                 _, heads, _, width = value.shape  # type: ignore[misc]
                 given[value] = np.zeros((self.batch, int(heads), self.past, int(width)), np.float32)  # type: ignore[arg-type]
         return given
