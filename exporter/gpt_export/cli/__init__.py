@@ -14,6 +14,7 @@ from gpt_export.cli.inspect import inspect
 from gpt_export.cli.lint import lint
 from gpt_export.cli.onnx import onnx
 from gpt_export.cli.package import package
+from gpt_export.cli.score import score
 from gpt_export.cli.serve import serve
 from gpt_export.cli.torchscript import torchscript
 from gpt_export.cli.validate import validate
@@ -29,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (onnx, torchscript, validate, inspect, lint, generate, package, serve, bench):
+for command in (onnx, torchscript, validate, inspect, lint, generate, score, package, serve, bench):
     cli.add_command(command)
 
 

@@ -9,6 +9,7 @@ import click
 
 from gpt_export.cli.errors import run_options
 from gpt_export.cli.options import as_json, echo_json
+from gpt_export.cli.prompt_file import continue_file, prompt_file_options
 
 if TYPE_CHECKING:
     from gpt_export.runtime.generation import Generation
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
+@click.argument("prompts", nargs=-1, metavar="PROMPT...")
+@click.option("--prompts", "file", metavar="FILE.jsonl", help="Continue every line of a file instead; see --output.")
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(0),
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--ignore-end-of-text", is_flag=True, help="Go on after the tokenizer's end-of-text token.")
 @click.option("--variant", default="fp32", show_default=True, help="Which of the artifact's graphs.")
 @click.option("--ids", "as_ids", is_flag=True, help='Prompts are token ids, such as "15496 11"; so is what comes.')
+@prompt_file_options
 @run_options
 def generate(artifact: Path, prompts: tuple[str, ...], variant: str, as_ids: bool, **settings: Any) -> None:
     """Continue each PROMPT with the model in ARTIFACT.
@@ -43,7 +46,11 @@ def generate(artifact: Path, prompts: tuple[str, ...], variant: str, as_ids: boo
     One prompt is printed as it grows; several run as one batch and are printed at the end, an empty line between them.
     A continuation ends with its length, at a --stop, or at the tokenizer's end-of-text token; with --ids, only --stop
     ends it early.
+
+    With --prompts, JSON lines are continued on worker processes or Ray, a line of --output for each.
     """
+    if continue_file(artifact, prompts, variant, as_ids, settings):
+        return
     from gpt_export.runtime.generation import (  # onnxruntime is slow; --help must stay instant
         GenerationConfig,
         open_generation,

@@ -83,8 +83,8 @@ class Generation:
             Continuation(prompt, row, text=None if tokenizer is None else "")
             for prompt, row in zip(prompts, rows, strict=True)
         ]
-        stops = _Stops.of(config, tokenizer, session.vocab_size)
-        self._rows = [_Row(continuation, tokenizer, stops) for continuation in self.continuations]
+        stops = Stops.of(config, tokenizer, session.vocab_size)
+        self._rows = [GrowingRow(continuation, tokenizer, stops) for continuation in self.continuations]
         ids, mask = pad(rows, side="left", pad_id=0)
         room = session.context_length - ids.shape[1] + 1  # the last new token need not be read
         usual = min(USUAL_NEW_TOKENS, room)
@@ -154,14 +154,14 @@ def parse_ids(text: str, vocab_size: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stops:
+class Stops:
     """What ends a continuation: ids with the reason that they are, and texts."""
 
     ids: Mapping[int, StopReason]
     texts: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: GenerationConfig, tokenizer: Tokenizer | None, vocab_size: int) -> _Stops:
+    def of(cls, config: GenerationConfig, tokenizer: Tokenizer | None, vocab_size: int) -> Stops:
         ids: dict[int, StopReason] = {}
         if tokenizer is None:
             return cls(dict.fromkeys((i for stop in config.stops for i in parse_ids(stop, vocab_size)), "stop"), ())
@@ -172,10 +172,10 @@ class _Stops:
         return cls(ids, tuple(stop for stop, token_id in special.items() if token_id is None))
 
 
-class _Row:
+class GrowingRow:
     """Takes a row's ids and tells the text that is certain: no half character, no beginning of a stop."""
 
-    def __init__(self, continuation: Continuation, tokenizer: Tokenizer | None, stops: _Stops) -> None:
+    def __init__(self, continuation: Continuation, tokenizer: Tokenizer | None, stops: Stops) -> None:
         self.continuation = continuation
         self._stream: TextStream = tokenizer.stream() if tokenizer else _IdStream()
         self._stops = stops
