@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpt_export.cli.corpus_options import engine_of, engine_options, token_progress
 from gpt_export.cli.errors import F
 from gpt_export.cli.options import as_json, echo_json
+
+if TYPE_CHECKING:
+    from gpt_export.scoring.corpus_generate import ContinueSettings, Written
+    from gpt_export.scoring.inputs import Corpus
+    from gpt_export.scoring.settings import EngineSettings
 
 _NEEDS = "needs --prompts FILE.jsonl"
 
@@ -48,9 +53,8 @@ def continue_file(
         raise click.UsageError("prompts are given twice: as arguments and with --prompts; leave one out")
     if output is None:
         raise click.UsageError("--prompts needs --output OUT.jsonl, where a line of each prompt goes")
-    from gpt_export.artifact.reading import Artifact  # onnxruntime is slow to import; --help must stay instant
-    from gpt_export.runtime.generation import GenerationConfig
-    from gpt_export.scoring.corpus_generate import BATCH, ContinueSettings, failed_path, generate_into
+    from gpt_export.runtime.generation import GenerationConfig  # onnxruntime is slow; --help must stay instant
+    from gpt_export.scoring.corpus_generate import BATCH, ContinueSettings, failed_path
     from gpt_export.scoring.inputs import open_prompts
 
     engine = engine_of(options)
@@ -62,23 +66,25 @@ def continue_file(
         log_probabilities=log_probabilities,
         batch=batch or BATCH,
     )
-    with token_progress() as on_progress:
-        written = generate_into(
-            Artifact.open(artifact),
-            corpus,
-            output,
-            settings,
-            engine,
-            resume=resume,
-            strict=strict,
-            total_bytes=corpus.size_bytes,
-            on_progress=on_progress,
-        )
+    written = _generate(artifact, corpus, output, settings, engine, resume=resume, strict=strict)
     told = {"output": str(output), "lines": written.lines, "failed": written.failed, "tokens": written.tokens}
     text = f"{output} has {written.lines:,} lines with {written.tokens:,} new tokens"
     text += f"; {written.failed:,} failed, see {failed_path(output)}" if written.failed else ""
     echo_json(told) if as_json() else click.echo(text)
     return True
+
+
+def _generate(
+    artifact: Path, corpus: Corpus, output: Path, settings: ContinueSettings, engine: EngineSettings, **how: bool
+) -> Written:
+    from gpt_export.artifact.reading import Artifact
+    from gpt_export.scoring.corpus_generate import generate_into
+
+    opened = Artifact.open(artifact)
+    with token_progress() as on_progress:
+        return generate_into(
+            opened, corpus, output, settings, engine, total_bytes=corpus.size_bytes, on_progress=on_progress, **how
+        )
 
 
 def _refuse_without(

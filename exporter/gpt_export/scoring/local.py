@@ -84,8 +84,8 @@ class LocalCrew:
         return [pid for pid, one in self._processes.items() if one.ready and not one.busy]
 
     def pids(self) -> list[int]:
-        """The processes' ids."""
-        return list(self._processes)
+        """The ids of the processes that are ready for work, or at it."""
+        return [pid for pid, one in self._processes.items() if one.ready]
 
     def give(self, worker: Hashable, rows: Sequence[Any]) -> None:
         """See `Crew.give`."""
