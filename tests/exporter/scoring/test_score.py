@@ -23,7 +23,7 @@ from gpt_export.scoring import folder as run_folder
 from gpt_export.scoring.documents import Document
 
 from tests.byte_gpt import CONTEXT
-from tests.conftest import Run, tree
+from tests.conftest import tree
 from tests.exporter.scoring.conftest import exact_losses
 
 Killing = Callable[[int], Callable[[Any], None]]
@@ -210,35 +210,41 @@ def test_a_full_disk_loses_nothing_that_was_done(byte_original: Path, plain: Any
     assert scored(byte_original, engine="inline", folder=tmp_path / "run", resume=True) == plain
 
 
-def test_a_command_that_is_killed_three_times_ends_with_the_same_figures(
-    byte_original: Path, tmp_path: Path, run_command: Callable[..., Run]
-) -> None:
-    corpus = tmp_path / "corpus.jsonl"
-    many = [text * 40 for text in TEXTS[:20]]
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in many))
-    args = ["score", str(byte_original), str(corpus), "--workers", "1", "--json", "--window", "32"]
-    program = str(Path(sys.executable).with_name("gpt-export"))
-    whole = run_command(*args, "--output", tmp_path / "whole").json()
-    parts = tmp_path / "killed" / "parts"
-    total, kills, seen = len(list((tmp_path / "whole" / "parts").iterdir())), 0, 0
-    for aim in (1, total // 3, 2 * total // 3):
-        command = [program, *args, "--output", str(tmp_path / "killed"), "--resume"]
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+SCORE = """
+import json, sys
+from pathlib import Path
+from gpt_export import scoring
+from gpt_export.scoring.corpus_score import score_into
+said = json.loads(sys.argv[3])
+scores = scoring.score(sys.argv[1], folder=sys.argv[2], workers=1, resume=True, **said)
+score_into(scores, Path(sys.argv[2]), compared=False)
+"""
+
+
+def test_a_run_that_is_killed_three_times_ends_with_the_same_results(byte_original: Path, tmp_path: Path) -> None:
+    said = json.dumps({"documents": TEXTS * 6} | PARTS)
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", SCORE, str(byte_original), str(folder), said], start_new_session=True
         )
-        until = time.monotonic() + 60
-        while time.monotonic() < until and process.poll() is None:
-            seen = len([p for p in parts.iterdir() if p.name.startswith("part-")]) if parts.exists() else 0
-            if seen >= aim:
-                break
-            time.sleep(0.002)
+
+    assert start(tmp_path / "whole").wait(100) == 0
+    total = len(list((tmp_path / "whole" / "parts").iterdir()))
+    parts, kills = tmp_path / "killed" / "parts", 0
+    for aim in (1, total // 3, 2 * total // 3):
+        process = start(tmp_path / "killed")
+        while process.poll() is None and not (parts.exists() and len(list(parts.glob("part-*"))) >= aim):
+            time.sleep(0.001)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
         process.wait()
-    assert kills >= 2
-    assert run_command(*args, "--output", tmp_path / "killed", "--resume").json() == whole
-    for name in ("documents.jsonl", "failed.jsonl", "score.html"):
+    assert kills == 3
+    assert not (tmp_path / "killed" / "summary.json").exists()
+    assert start(tmp_path / "killed").wait(100) == 0
+    assert tree(tmp_path / "killed").keys() == tree(tmp_path / "whole").keys()
+    for name in ("documents.jsonl", "failed.jsonl", "summary.json", "score.html"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
