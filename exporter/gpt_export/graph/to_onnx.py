@@ -17,6 +17,7 @@ import torch
 from gpt_export.errors import ConfigError, GraphError
 from gpt_export.graph.opsets import check_opset
 from gpt_export.graph.script import deprecations_hidden, example_run_skipped, graph_dumps_logged, reason
+from gpt_export.graph.widen import widen_halves
 from gpt_export.runtime.signature import Dim, Signature, TensorSpec
 from gpt_export.weights.layout import Layout, set_layout
 
@@ -76,11 +77,12 @@ def to_onnx(
 
 
 def apply_signature(graph: ir.Graph, signature: Signature) -> None:
-    """Gives the inputs and outputs of `graph` the dims that the signature names.
+    """Gives the inputs and outputs of `graph` the dims that the signature names, and its 16-bit floats 32 bits.
 
     Raises:
         GraphError: they have other names, element types or numbers of axes than the signature.
     """
+    widen_halves(graph)
     for values, specs, what in (
         (graph.inputs[: len(signature.inputs)], signature.inputs, "inputs"),
         (graph.outputs, signature.outputs, "outputs"),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gpt_export.passes.building import CONTRIB
 from gpt_export.weights.layout import layout_of
+from gpt_export.weights.numbers import laid_out
 
 Array = np.ndarray
 _IR_VERSION = 10
@@ -94,9 +95,7 @@ class Evaluator:
             return constant.numpy()
         if layout is None or layout.coded or any(source not in self._weights for source in layout.sources):
             raise UnknownValueError(f"{value.name} is not known")
-        parts = [self._weights[source].detach().cpu().numpy() for source in layout.sources]
-        whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        return np.ascontiguousarray(whole.T) if layout.transposed and whole.ndim > 1 else whole
+        return laid_out(layout, self._weights)
 
 
 def _cone(targets: Sequence[ir.Value], given: set[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]]:
