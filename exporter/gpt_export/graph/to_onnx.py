@@ -68,12 +68,22 @@ def to_onnx(
             f"the scripted module does not become an ONNX graph: {reason(error)}; "
             "write that part with operators that ONNX has"
         ) from error
-    model = ir.from_proto(onnx.load_from_string(buffer.getvalue()))
+    model = _read(buffer.getvalue())
     apply_signature(model.graph, signature)
     for value in model.graph.inputs[len(signature.inputs) :]:
         set_layout(value, Layout.of(str(value.name)))
     logger.info("exported %d nodes at opset %d", len(model.graph), opset)
     return model
+
+
+def _read(serialized: bytes) -> ir.Model:
+    try:
+        return ir.from_proto(onnx.load_from_string(serialized))
+    except Exception as error:  # a list of tensors that grows in a loop, whose type torch writes in part
+        raise GraphError(
+            "the scripted module becomes a graph that is not valid ONNX; stack tensors in place of lists that grow in "
+            "a loop"
+        ) from error
 
 
 def apply_signature(graph: ir.Graph, signature: Signature) -> None:
