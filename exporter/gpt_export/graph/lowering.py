@@ -68,8 +68,28 @@ def _var_correction(
     return _variance(x, dim, 1.0 if correction is None else correction, keepdim=keepdim)
 
 
-_OWN: Mapping[Any, Callable[..., Any]] = {_ATEN.var.dim: _var_dim, _ATEN.var.correction: _var_correction}
-"""Decompositions that give a shorter graph than torch's."""
+def _slice_scatter(
+    x: Tensor, source: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Tensor:
+    """`x` with `source` in a part of one axis, joined from pieces; a scatter hides in numbers what it does to axes."""
+    if step != 1:
+        return _ATEN.slice_scatter.default(x, source, dim, start, end, step)  # type: ignore[no-any-return]
+    first = 0 if start is None else start
+    before, behind = x.narrow(dim, 0, first), _ATEN.slice.Tensor(x, dim, first + source.shape[dim], x.shape[dim])
+    pieces = [piece for piece in (before, source, behind) if not _is_empty(piece, dim)]
+    return torch.cat(pieces, dim)
+
+
+def _is_empty(x: Tensor, dim: int) -> bool:
+    return isinstance(x.shape[dim], int) and x.shape[dim] == 0
+
+
+_OWN: Mapping[Any, Callable[..., Any]] = {
+    _ATEN.var.dim: _var_dim,
+    _ATEN.var.correction: _var_correction,
+    _ATEN.slice_scatter.default: _slice_scatter,
+}
+"""Decompositions that give a shorter graph than torch's, or one whose axes are plain to see."""
 
 
 @contextlib.contextmanager
@@ -84,13 +104,15 @@ def lowered_in_place() -> Iterator[list[ExportedProgram]]:
     rerun = interpreter.run_node
 
     def decompose(program: ExportedProgram, registry: Any) -> ExportedProgram:
-        registered = set(_decomp.get_onnx_implemented_overloads(registry))
+        registered = set(_decomp.get_onnx_implemented_overloads(registry)) - {_ATEN.slice_scatter.default}
         table = {**_decomp.create_onnx_friendly_decomposition_table(registered), **_OWN}
         try:
             _lower(program, registered, table)
         except NotLocalError as reason:
             logger.info("lowering the whole program: %s", reason)
             program = whole(program, registry)
+            with contextlib.suppress(NotLocalError):  # now it writes into nothing, and some of `_OWN` may fit
+                _lower(program, registered, table)
         lowered.append(program)
         return program
 
