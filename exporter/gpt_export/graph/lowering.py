@@ -21,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.onnx._internal.exporter import _decomp, _fx_passes
 from torch.onnx._internal.fx.passes import type_promotion
 
+from gpt_export.graph.complex_moves import moves_complex, on_pairs
 from gpt_export.graph.mutation import NotLocalError, without_mutation
 
 logger = logging.getLogger(__name__)
@@ -168,6 +169,8 @@ def _lower_node(node: fx.Node, registered: set[Any], table: dict[Any, Callable[.
         node.graph.erase_node(node)
     elif node.target in _SAME_AS_INPUT and not _trains(node):
         _replace(node, node.args[0])
+    elif moves_complex(node):
+        on_pairs(node)
     elif node.target not in registered:
         _expand(node, registered, table)
 
