@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from gpt_export.errors import ConfigError
@@ -28,18 +29,25 @@ def ray(what: str) -> Any:
 
 def has_parquet() -> bool:
     """Whether pyarrow is installed."""
-    try:
-        import_module("pyarrow.parquet")
-    except ImportError:
-        return False
-    return True
+    return find_spec("pyarrow") is not None
+
+
+def needs(package: str, what: str, extra: str) -> None:
+    """Refuses what needs a package that is not installed, without importing it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if find_spec(package) is None:
+        raise ConfigError(_sentence(what, package, extra))
 
 
 def _needed(module: str, what: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise ConfigError(
-            f"{what} needs {package}, which is not installed; install it: python -m pip install 'gpt-export[{extra}]'"
-        ) from error
+        raise ConfigError(_sentence(what, module.partition(".")[0], extra)) from error
+
+
+def _sentence(what: str, package: str, extra: str) -> str:
+    return f"{what} needs {package}, which is not installed; install it: python -m pip install 'gpt-export[{extra}]'"

@@ -156,7 +156,7 @@ def connect(address: str | None, what: str = "--engine ray") -> tuple[Any, bool]
             _check_answers(address)
             node = {"_node_ip_address": LOOPBACK} if address.startswith(LOOPBACK) else {}
             ray.init(address=address, **node, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         where = f"at {address}" if address else "on this machine"
         raise EngineError(
             f"no Ray cluster {where} can be had: {_first_line(error)}; see `ray status`, or use --engine local"

@@ -102,11 +102,14 @@ def test_what_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
         raise ImportError(name)
 
     monkeypatch.setattr(extras, "import_module", missing)
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"--engine ray needs ray, which is not installed; .*'gpt-export\[ray\]'"):
         extras.ray("--engine ray")
     with pytest.raises(ConfigError, match=r"'gpt-export\[parquet\]'"):
         extras.parquet("reading x.parquet")
     assert not extras.has_parquet()
+    with pytest.raises(ConfigError, match="make cluster needs ray"):
+        extras.needs("ray", "make cluster", "ray")
 
 
 def test_sizes_of_the_input_add_up(tmp_path: Path) -> None:
