@@ -151,7 +151,8 @@ def connect(address: str | None, what: str = "--engine ray") -> tuple[Any, bool]
     quiet = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address is None:
-            ray.init(num_cpus=cores(), _node_ip_address=LOOPBACK, include_dashboard=False, **quiet)
+            # Left out, the address would be that of whatever cluster was started last on this machine.
+            ray.init("local", num_cpus=cores(), _node_ip_address=LOOPBACK, include_dashboard=False, **quiet)
         else:
             _check_answers(address)
             node = {"_node_ip_address": LOOPBACK} if address.startswith(LOOPBACK) else {}

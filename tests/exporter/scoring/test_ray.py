@@ -29,6 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
     }
     ray.init(
+        "local",
         num_cpus=2,
         _node_ip_address="127.0.0.1",
         include_dashboard=False,
