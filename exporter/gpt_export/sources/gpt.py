@@ -27,7 +27,8 @@ GPT2_SIZES: Mapping[str, Mapping[str, Any]] = {
 
 READINGS: Mapping[str, str] = {
     "from-scratch": "book (LLMs from scratch)",
-    "nanogpt": "nanoGPT",
+    "nanogpt": "nanoGPT (or minGPT, build-nanogpt)",
+    "mingpt": "minGPT of 2020",
     "huggingface": "Hugging Face GPT-2",
 }
 """By family, whose code we have read."""

@@ -101,11 +101,6 @@ def without_buffers(state: Mapping[str, Any], layout: Layout) -> tuple[dict[str,
     return kept, (f"{dropped} attention mask buffers were ignored, they are no weights",) if dropped else ()
 
 
-def without_compile_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
-    """`state` without the `_orig_mod.` that `torch.compile` puts before the names."""
-    return {str(name).removeprefix("_orig_mod."): value for name, value in state.items()}
-
-
 def share_storage(a: Any, b: Any) -> bool:
     """Whether both are one and the same tensor in memory."""
     if not (_is_plain(a) and _is_plain(b)):

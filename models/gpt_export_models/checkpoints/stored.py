@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
@@ -21,6 +22,9 @@ USUAL_NAMES = (
 )
 """What Hugging Face calls its weights, the preferred first; other names are found by what the files hold."""
 
+_OF_TRAINING = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|adapter_model\..+")
+"""What a trainer saves beside the weights, in files of the same kinds."""
+
 Kind = Literal["zip", "old pickle", "plain pickle", "safetensors", "json", "lfs pointer", "empty", "unknown"]
 _WEIGHTS: tuple[Kind, ...] = ("zip", "old pickle", "safetensors")
 
@@ -36,8 +40,11 @@ class Stored:
     """What the user gave."""
     folder: Path
     values: Mapping[str, Any]
+    """What the file holds at its top; once a family is known, the model's tensors by the model's own names."""
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    """What the file says around those tensors."""
 
 
 def read_stored(path: Path) -> Stored:
@@ -62,11 +69,17 @@ def read_stored(path: Path) -> Stored:
     return Stored(path=path, folder=file.parent, values=values, files=(file,), notes=notes)
 
 
+def weights_in(folder: Path) -> list[Path]:
+    """The files in `folder` that hold weights by their content; what a trainer keeps beside them is left out."""
+    files = (file for file in sorted(folder.iterdir()) if file.is_file() and not _OF_TRAINING.fullmatch(file.name))
+    return [file for file in files if _kind(file) in _WEIGHTS]
+
+
 def _weights_in(folder: Path) -> Path:
     for name in USUAL_NAMES:
         if (folder / name).is_file():
             return folder / name
-    found = [file for file in sorted(folder.iterdir()) if file.is_file() and _kind(file) in _WEIGHTS]
+    found = weights_in(folder)
     if not found:
         raise CheckpointError(
             f"{folder} holds no weights; it needs one of {', '.join(USUAL_NAMES)} or a file of torch.save"
