@@ -29,6 +29,9 @@ def validate(
     config_file: Path | None,
     heads: int | None,
     weights: Path | None,
+    adapter: str | None,
+    base: Path | None,
+    lora_alpha: float | None,
     html: Path | None,
     **options: Any,
 ) -> None:
@@ -60,6 +63,9 @@ def validate(
                 config_file=config_file,
                 heads=heads,
                 weights=weights,
+                adapter=adapter,
+                base=base,
+                lora_alpha=lora_alpha,
                 on_stage=on_stage,
             )
     if html:

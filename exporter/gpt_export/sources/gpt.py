@@ -45,25 +45,37 @@ def seeded_gpt(name: str, seed: int, *, cached: bool = True) -> Source:
 
 
 def checkpoint_source(
-    path: Path, *, config_file: Path | None = None, heads: int | None = None, cached: bool = True
+    path: Path,
+    *,
+    name: str | None = None,
+    config_file: Path | None = None,
+    heads: int | None = None,
+    adapter: Path | None = None,
+    lora_alpha: float | None = None,
+    cached: bool = True,
+    notes: tuple[str, ...] = (),
 ) -> Source:
     """The source of a checkpoint that a family of `gpt_export_models.checkpoints` recognises.
 
     Args:
-        config_file, heads: what the checkpoint does not say itself, see `read_checkpoint`.
+        name: the artifact's, in place of the path's own.
+        config_file, heads, adapter, lora_alpha: what the checkpoint does not say itself, see `read_checkpoint`.
+        notes: what is to be said before the checkpoint's own notes.
 
     Raises:
         CheckpointError: it is of no known family, damaged, or does not fit its configuration.
     """
-    checkpoint = read_checkpoint(path, config_file=config_file, heads=heads)
+    checkpoint = read_checkpoint(path, config_file=config_file, heads=heads, adapter=adapter, lora_alpha=lora_alpha)
+    name = name or artifact_name(path)
+    merged = {} if adapter is None else {"adapter": artifact_name(adapter)}
     return _source(
         checkpoint.config,
         checkpoint.tensors,
-        name=artifact_name(path),
-        record={"kind": "checkpoint", "family": checkpoint.family, "name": artifact_name(path)},
+        name=name,
+        record={"kind": "checkpoint", "family": checkpoint.family, "name": name} | merged,
         judged_against=_reading_of(checkpoint.family),
         cached=cached,
-        notes=checkpoint.notes,
+        notes=(*notes, *checkpoint.notes),
         folder=checkpoint.folder,
     )
 

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gpt_export_models.carried_tokenizer import carried_files, ignored_notes, open_carried
+from gpt_export_models.checkpoints.adapters import CONFIG as ADAPTER_CONFIG
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
 from torch import nn
 
 from gpt_export.errors import CheckpointError, SourceError
+from gpt_export.sources.merged import merge_into
 from gpt_export.sources.places import blame
 from gpt_export.sources.source import Source, ids_alone, source_of_module, usual_tokenizer
 
@@ -35,8 +38,10 @@ def is_transformers(path: Path) -> bool:
     return path.is_dir() and where.is_file() and isinstance(read_json_object(where).get("model_type"), str)
 
 
-def transformers_source(folder: Path, *, name: str) -> Source:
-    """The source of the decoder in `folder`, its weights mapped where they lie in safetensors.
+def transformers_source(
+    folder: Path, *, name: str, adapter: Path | None = None, notes: tuple[str, ...] = ()
+) -> Source:
+    """The source of the decoder in `folder`, its weights mapped where they lie in safetensors, and `adapter` merged.
 
     Nothing of the folder is run as code. Attention is computed by plain tensor operators ("eager"), which every model
     has and torch.export follows; experts by products of whole batches, since the plain ones ask which expert was hit.
@@ -53,14 +58,19 @@ def transformers_source(folder: Path, *, name: str) -> Source:
             f"{folder} is a {values['model_type']} of Hugging Face, which transformers reads, and that is not "
             "installed; pip install 'gpt-export[hf]'"
         )
-    model, version, notes = _loaded(folder, values)
+    with _without_adapter(folder) as alone:
+        model, version, found = _loaded(alone, values)
+    merged = {}
+    if adapter is not None:
+        merge_into(model, adapter)
+        merged = {"adapter": adapter.resolve().name}
     source = source_of_module(
         model,
         name=name,
-        record={"kind": "transformers", "model_type": values["model_type"], "name": name},
+        record={"kind": "transformers", "model_type": values["model_type"], "name": name} | merged,
         judged_against=f"transformers {version}'s {type(model).__name__}",
         configuration=values,
-        notes=notes,
+        notes=(*notes, *found),
     )
     return with_tokenizer(source, folder)
 
@@ -72,6 +82,21 @@ def with_tokenizer(source: Source, folder: Path) -> Source:
     notes = tuple(note for note in source.notes if note != ids_alone(source.vocab_size))
     notes += ignored_notes(folder) if tokenizer else (*ignored_notes(folder), ids_alone(source.vocab_size))
     return replace(source, carried=carried, tokenizer=tokenizer, notes=notes)
+
+
+@contextlib.contextmanager
+def _without_adapter(folder: Path) -> Iterator[Path]:
+    """The folder as transformers sees it without the adapter in it, which it would load by itself where PEFT is."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
+        view = Path(scratch, folder.resolve().name)
+        view.mkdir()
+        for inner in folder.resolve().iterdir():
+            if inner.name != ADAPTER_CONFIG:
+                (view / inner.name).symlink_to(inner)
+        yield view
 
 
 def _refuse(folder: Path, values: Mapping[str, Any]) -> None:

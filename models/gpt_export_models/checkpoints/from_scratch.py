@@ -17,8 +17,9 @@ from gpt_export_models.checkpoints.fit import (
     without_buffers,
 )
 from gpt_export_models.checkpoints.layout import Layout
+from gpt_export_models.checkpoints.low_rank_layers import merge_low_rank
 from gpt_export_models.checkpoints.registry import Family, register
-from gpt_export_models.checkpoints.statements import head_count
+from gpt_export_models.checkpoints.statements import LORA_ALPHA, head_count
 from gpt_export_models.checkpoints.stored import Stored
 from gpt_export_models.config import GPT_CONFIG_124M
 from gpt_export_models.errors import CheckpointError
@@ -46,8 +47,9 @@ def reads(stored: Stored, config_file: Path | None, heads: int | None = None) ->
     Raises:
         CheckpointError: tensors or configuration do not fit, or nothing says the head count.
     """
-    state, notes = without_buffers(stored.values, LAYOUT)
     given = {} if config_file is None else _read_book_config(config_file)
+    values, merged = merge_low_rank(stored, given)
+    state, notes = without_buffers(values, LAYOUT)
     form = Form(
         qkv_bias=any(".att.W_" in name and name.endswith(".bias") for name in state),
         tied_head=share_storage(state.get("out_head.weight"), state.get("tok_emb.weight")),
@@ -72,13 +74,13 @@ def reads(stored: Stored, config_file: Path | None, heads: int | None = None) ->
         tensors=fitted.in_order(config),
         folder=stored.folder,
         files=stored.files if config_file is None else (*stored.files, config_file),
-        notes=stored.notes + notes,
+        notes=(*stored.notes, *merged, *notes),
     )
 
 
 def _read_book_config(config_file: Path) -> dict[str, Any]:
     given = read_json_object(config_file)
-    if unknown := sorted(given.keys() - GPT_CONFIG_124M.keys()):
+    if unknown := sorted(given.keys() - GPT_CONFIG_124M.keys() - {LORA_ALPHA}):
         raise CheckpointError(
             f"{config_file} has keys that the book's configuration does not: {some(unknown)};"
             f" known are {', '.join(GPT_CONFIG_124M)}"

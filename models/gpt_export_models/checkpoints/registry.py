@@ -15,6 +15,7 @@ from gpt_export_models.checkpoints.checkpoint import Checkpoint
 from gpt_export_models.checkpoints.containers import find_state
 from gpt_export_models.checkpoints.folders import meant_folder
 from gpt_export_models.checkpoints.merging import merge
+from gpt_export_models.checkpoints.statements import LORA_ALPHA
 from gpt_export_models.checkpoints.stored import Stored, read_stored
 from gpt_export_models.errors import CheckpointError, ConfigError
 from gpt_export_models.problems import some
@@ -90,7 +91,12 @@ def recognise(stored: Stored) -> tuple[Family, Stored]:
 
 
 def read_checkpoint(
-    path: Path, *, config_file: Path | None = None, heads: int | None = None, adapter: Path | None = None
+    path: Path,
+    *,
+    config_file: Path | None = None,
+    heads: int | None = None,
+    adapter: Path | None = None,
+    lora_alpha: float | None = None,
 ) -> Checkpoint:
     """The GPT at `path`, a file or a folder, with its weights mapped and not copied.
 
@@ -99,6 +105,7 @@ def read_checkpoint(
         config_file: a JSON file with what the checkpoint itself does not say.
         heads: how many heads attend, where neither of them says it.
         adapter: a folder of PEFT's, whose changes are merged into the weights.
+        lora_alpha: the scaling of the low-rank layers in a state dict of the book's, where the file does not say it.
 
     Raises:
         CheckpointError: it cannot be read, is of no known family, or its weights and configuration do not fit.
@@ -106,6 +113,8 @@ def read_checkpoint(
     path, notes = meant_folder(Path(path))
     stored = read_stored(path)
     family, stored = recognise(replace(stored, notes=(*stored.notes, *notes)))
+    if lora_alpha is not None:
+        stored = replace(stored, beside={**stored.beside, LORA_ALPHA: lora_alpha})
     if adapter is not None:
         stored = _with_adapter(family, stored, read_adapter(adapter))
     return family.reads(stored, config_file, heads)

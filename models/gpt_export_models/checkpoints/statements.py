@@ -12,6 +12,7 @@ from gpt_export_models.errors import CheckpointError, UnstatedError
 from gpt_export_models.json_files import read_json_object
 
 _DEEPEST = 2
+LORA_ALPHA = "lora_alpha"
 HEADS = ("n_head", "n_heads", "num_heads", "num_attention_heads")
 """What people call the head count."""
 

@@ -69,6 +69,11 @@ def read_stored(path: Path) -> Stored:
     return Stored(path=path, folder=file.parent, values=values, files=(file,), notes=notes)
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether `folder` holds weights that are not an adapter's."""
+    return any((folder / name).is_file() for name in USUAL_NAMES) or bool(weights_in(folder))
+
+
 def weights_in(folder: Path) -> list[Path]:
     """The files in `folder` that hold weights by their content; what a trainer keeps beside them is left out."""
     files = (file for file in sorted(folder.iterdir()) if file.is_file() and not _OF_TRAINING.fullmatch(file.name))
