@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpt_export_models.checkpoints.advice import refuse_configuration
 from gpt_export_models.config import GPT_CONFIG_124M, GPTConfig
 from gpt_export_models.dummy import DummyGPTModel
 from gpt_export_models.errors import UnimplementedError
@@ -112,7 +113,9 @@ def source_of(
             )
         source = replace(source, context_length=context_length or source.context_length)
         return replace(source, name=name or source.name)
-    if given := [key for key in ("config_file", "heads", "weights", "adapter", "base", "lora_alpha") if said.get(key) is not None]:
+    if given := [
+        key for key in ("config_file", "heads", "weights", "adapter", "base", "lora_alpha") if said.get(key) is not None
+    ]:
         raise SourceError(f"{', '.join(given)} is for a source by name, and this is a module; leave it out")
     return source_of_module(
         named,
@@ -155,6 +158,8 @@ def _at_path(
     """Our own GPT where we have read a family's code, transformers' model where it is the one who knows."""
     folder, name = chosen.base, artifact_name(path)
     plain = config_file is None and heads is None and is_transformers(folder)
+    if is_transformers(folder):
+        refuse_configuration(folder, read_json_object(folder / CONFIG))
     if plain and read_json_object(folder / CONFIG)["model_type"] != OURS:
         return transformers_source(folder, name=name, adapter=chosen.adapter, notes=chosen.notes)
     try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from gpt_export_models.carried_tokenizer import carried_files, ignored_notes, open_carried
 from gpt_export_models.checkpoints.adapters import CONFIG as ADAPTER_CONFIG
+from gpt_export_models.checkpoints.advice import refuse_configuration
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
 from torch import nn
@@ -38,9 +39,7 @@ def is_transformers(path: Path) -> bool:
     return path.is_dir() and where.is_file() and isinstance(read_json_object(where).get("model_type"), str)
 
 
-def transformers_source(
-    folder: Path, *, name: str, adapter: Path | None = None, notes: tuple[str, ...] = ()
-) -> Source:
+def transformers_source(folder: Path, *, name: str, adapter: Path | None = None, notes: tuple[str, ...] = ()) -> Source:
     """The source of the decoder in `folder`, its weights mapped where they lie in safetensors, and `adapter` merged.
 
     Nothing of the folder is run as code. Attention is computed by plain tensor operators ("eager"), which every model
@@ -105,11 +104,7 @@ def _refuse(folder: Path, values: Mapping[str, Any]) -> None:
             f"{folder} asks for code of its own (auto_map in {CONFIG}), and such code is never run; name your "
             "copy of the class, and this folder as its --weights"
         )
-    if values.get("quantization_config"):
-        raise CheckpointError(
-            f"{folder} holds quantised weights (quantization_config in {CONFIG}); take the ones they were made from, "
-            "and let the export quantise them: --precision int8,int4"
-        )
+    refuse_configuration(folder, values)
 
 
 def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tuple[str, ...]]:

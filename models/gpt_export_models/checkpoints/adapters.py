@@ -25,7 +25,16 @@ CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _TYPE = "LORA"
 _READ = frozenset(
-    ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "trainable_token_indices")
+    (
+        "peft_type",
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "use_dora",
+        "alpha_pattern",
+        "rank_pattern",
+        "trainable_token_indices",
+    )
 )
 _OF_TRAINING = frozenset(
     (
@@ -150,7 +159,9 @@ def _sorted_out(folder: Path, file: Path, config: Mapping[str, Any], tensors: Ma
         found = _PART.fullmatch(name)
         if found is None:
             if "lora_" in name or "." not in name:
-                raise CheckpointError(f"{file} holds {some([stored])}, which is not implemented; merge it with PEFT first")
+                raise CheckpointError(
+                    f"{file} holds {some([stored])}, which is not implemented; merge it with PEFT first"
+                )
             plain = name.replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
             replaced[plain.replace(".original_module.", ".")] = tensor
         elif found["part"].startswith("token_adapter"):
@@ -163,8 +174,12 @@ def _sorted_out(folder: Path, file: Path, config: Mapping[str, Any], tensors: Ma
         product.scaling = _scaling(folder, config, module, product)
     if not products and not replaced and not rows:
         raise CheckpointError(f"{file} is an adapter without tensors; save it again with save_pretrained")
-    if absent := [module for module, product in products.items() if config.get("use_dora") and product.magnitude is None]:
-        raise CheckpointError(f"{file} is a DoRA adapter (use_dora) without the magnitudes of {some(absent)}; save it again")
+    if absent := [
+        module for module, product in products.items() if config.get("use_dora") and product.magnitude is None
+    ]:
+        raise CheckpointError(
+            f"{file} is a DoRA adapter (use_dora) without the magnitudes of {some(absent)}; save it again"
+        )
     return Adapter(folder=folder, file=file, products=products, replaced=replaced, rows=rows)
 
 
@@ -199,7 +214,9 @@ def _scaling(folder: Path, config: Mapping[str, Any], module: str, product: LowR
     stated = _for_module(folder, config, "rank_pattern", module, config.get("r"))
     rank = product.a.shape[0]
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
-        raise CheckpointError(f"{folder / CONFIG} has no lora_alpha that is a number; put the file there that PEFT wrote")
+        raise CheckpointError(
+            f"{folder / CONFIG} has no lora_alpha that is a number; put the file there that PEFT wrote"
+        )
     if stated != rank:
         raise CheckpointError(
             f"{folder / CONFIG} says rank {stated!r} for {some([module])}, its matrices have {rank}; the two files are "

@@ -62,6 +62,12 @@ def find_state(values: Mapping[str, Any], landmark: re.Pattern[str]) -> Held | N
     return replace(first, others=others, left_out=() if others else first.left_out)
 
 
+def tensor_names(values: Mapping[str, Any]) -> list[str]:
+    """The names in the largest dict of tensors in `values`."""
+    found = ([str(key) for key, value in inner.items() if isinstance(value, Tensor)] for _, inner, _ in _dicts(values))
+    return max(found, key=len, default=[])
+
+
 def without_wrappers(name: str) -> str:
     """`name` without what torch's wrappers put into it."""
     return _WRAPPER.sub("", name)

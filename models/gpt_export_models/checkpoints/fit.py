@@ -74,7 +74,8 @@ def fit(stored: Stored, state: Mapping[str, Any], layout: Layout, form: Form, de
     if problems:
         raise CheckpointError(
             f"{stored.path} and its configuration do not make a whole GPT: {'; '.join(problems)};"
-            " pass the configuration that the weights were trained with, or save the whole state dict again"
+            " pass the configuration that the weights were trained with, save the whole state dict again, or export a"
+            f" changed model through its own class: gpt-export onnx package.module:factory --weights {stored.path}"
         )
     return Fitted(tensors=layout.canonical(state, form, n_layers), sizes=found)
 

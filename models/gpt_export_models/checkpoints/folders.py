@@ -23,7 +23,9 @@ def meant_folder(path: Path) -> tuple[Path, tuple[str, ...]]:
     if snapshots:
         newest = max(snapshots, key=lambda folder: folder.stat().st_mtime)
         return newest, (f"the snapshot {newest.name} of the cache was taken",)
-    steps = {int(found[1]): inner for inner in path.iterdir() if inner.is_dir() and (found := _STEP.fullmatch(inner.name))}
+    steps = {
+        int(found[1]): inner for inner in path.iterdir() if inner.is_dir() and (found := _STEP.fullmatch(inner.name))
+    }
     if not steps or weights_in(path):
         return path, ()
     last = steps[max(steps)]

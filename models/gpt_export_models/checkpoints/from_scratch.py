@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from gpt_export_models.checkpoints.checkpoint import Checkpoint
 from gpt_export_models.checkpoints.contract import CANONICAL, Form
 from gpt_export_models.checkpoints.fit import (
@@ -38,7 +40,9 @@ LANDMARK = re.compile(r"tok_emb\.weight|pos_emb\.weight|trf_blocks\.[0-9]+\.")
 
 def recognises(state: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:  # noqa: ARG001
     """Whether the state dict has the book's names; minGPT of 2020 shares one of them."""
-    return any(name.startswith("trf_blocks.") for name in state) or not any(name.startswith("blocks.") for name in state)
+    return any(name.startswith("trf_blocks.") for name in state) or not any(
+        name.startswith("blocks.") for name in state
+    )
 
 
 def reads(stored: Stored, config_file: Path | None, heads: int | None = None) -> Checkpoint:
@@ -56,6 +60,7 @@ def reads(stored: Stored, config_file: Path | None, heads: int | None = None) ->
     )
     if form.tied_head:
         del state["out_head.weight"]
+    _refuse_classifier(stored, state)
     sizes = ("vocab_size", "context_length", "emb_dim", "n_layers", "qkv_bias")
     declared = Declared(source=str(config_file), values=given, names={name: name for name in sizes})
     fitted = fit(stored, state, LAYOUT, form, declared)
@@ -76,6 +81,18 @@ def reads(stored: Stored, config_file: Path | None, heads: int | None = None) ->
         files=stored.files if config_file is None else (*stored.files, config_file),
         notes=(*stored.notes, *merged, *notes),
     )
+
+
+def _refuse_classifier(stored: Stored, state: Mapping[str, Any]) -> None:
+    """Refuses a model of chapter 6: it has the same body, and scores classes."""
+    head, tokens = state.get("out_head.weight"), state.get("tok_emb.weight")
+    if isinstance(head, Tensor) and isinstance(tokens, Tensor) and head.dim() == tokens.dim() == 2:
+        scores, known = len(head), len(tokens)
+        if head.shape[1] == tokens.shape[1] and 16 * scores < known:
+            raise CheckpointError(
+                f"{stored.path} is a classifier with the book's names: its out_head gives {scores} scores, and there are "
+                f"{known} tokens; export it as a module: gpt-export onnx package.module:factory --weights {stored.path}"
+            )
 
 
 def _read_book_config(config_file: Path) -> dict[str, Any]:

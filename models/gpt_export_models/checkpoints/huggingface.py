@@ -56,7 +56,6 @@ MUST_BE: Mapping[str, tuple[Any, ...]] = {
 """Settings that change the numbers, and the values under which they do not; absent is such a value."""
 
 
-
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 """The layers that are `Conv1D`."""
 

@@ -113,7 +113,11 @@ def is_linear(state: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
     """
     votes = [0, 0]
     for name, value in state.items():
-        if name.endswith((".attn.c_attn.weight", ".mlp.c_fc.weight")) and isinstance(value, Tensor) and value.dim() == 2:
+        if (
+            name.endswith((".attn.c_attn.weight", ".mlp.c_fc.weight"))
+            and isinstance(value, Tensor)
+            and value.dim() == 2
+        ):
             rows, columns = value.shape
             weight = 3 if ".attn." in name and max(rows, columns) == 3 * min(rows, columns) else 1
             votes[rows > columns] += weight if rows != columns else 0

@@ -35,8 +35,8 @@ ARGS = "model_args"
 
 
 def recognises(state: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
-    """Whether the layers are `Linear`."""
-    return is_linear(state, beside)
+    """Whether the layers are `Linear`, and query, key and value one of them."""
+    return is_linear(state, beside) and not any(name.endswith(".attn.c_q.weight") for name in state)
 
 
 def reads(stored: Stored, config_file: Path | None, heads: int | None = None) -> Checkpoint:

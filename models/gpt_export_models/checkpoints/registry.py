@@ -11,14 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from gpt_export_models.checkpoints.adapters import Adapter, read_adapter
+from gpt_export_models.checkpoints.advice import what_names_say
 from gpt_export_models.checkpoints.checkpoint import Checkpoint
-from gpt_export_models.checkpoints.containers import find_state
+from gpt_export_models.checkpoints.containers import find_state, tensor_names, without_wrappers
 from gpt_export_models.checkpoints.folders import meant_folder
 from gpt_export_models.checkpoints.merging import merge
 from gpt_export_models.checkpoints.statements import LORA_ALPHA
 from gpt_export_models.checkpoints.stored import Stored, read_stored
 from gpt_export_models.errors import CheckpointError, ConfigError
-from gpt_export_models.problems import some
 
 
 def _never(_name: str) -> bool:
@@ -84,10 +84,9 @@ def recognise(stored: Stored) -> tuple[Family, Stored]:
         if held is not None and family.recognises(held.state, held.beside):
             notes = (*stored.notes, *held.notes)
             return family, replace(stored, values=held.state, beside=held.beside, notes=notes)
-    raise CheckpointError(
-        f"{stored.path} holds no GPT of a known family but {some(stored.values, limit=5) or 'nothing'};"
-        f" the known families are {', '.join(family_names())}"
-    )
+    names = [without_wrappers(name) for name in tensor_names(stored.values)] or list(stored.values)
+    words = what_names_say(stored.path, names).replace("{families}", ", ".join(family_names()))
+    raise CheckpointError(f"{stored.path} {words}")
 
 
 def read_checkpoint(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
+from gpt_export_models.checkpoints.advice import refuse_other_file, refuse_other_files
 from gpt_export_models.checkpoints.pickles import read_pickle
 from gpt_export_models.checkpoints.safetensors_files import read_safetensors
 from gpt_export_models.errors import CheckpointError
@@ -22,7 +23,9 @@ USUAL_NAMES = (
 )
 """What Hugging Face calls its weights, the preferred first; other names are found by what the files hold."""
 
-_OF_TRAINING = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|adapter_model\..+")
+_OF_TRAINING = re.compile(
+    r"training_args\.bin|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|adapter_model\..+"
+)
 """What a trainer saves beside the weights, in files of the same kinds."""
 
 Kind = Literal["zip", "old pickle", "plain pickle", "safetensors", "json", "lfs pointer", "empty", "unknown"]
@@ -86,6 +89,7 @@ def _weights_in(folder: Path) -> Path:
             return folder / name
     found = weights_in(folder)
     if not found:
+        refuse_other_files(folder)
         raise CheckpointError(
             f"{folder} holds no weights; it needs one of {', '.join(USUAL_NAMES)} or a file of torch.save"
         )
@@ -120,12 +124,15 @@ def _read_weights(file: Path, kind: Kind) -> Mapping[str, Any]:
     if kind == "lfs pointer":
         raise CheckpointError(f"{file} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
     if kind == "plain pickle":
+        refuse_other_file(file, b"")
         raise CheckpointError(
             f"{file} is a plain pickle, which is not read because it could run code; save it with torch.save"
         )
     if kind == "safetensors":
         return read_safetensors(file)
     if kind not in _WEIGHTS:
+        with file.open("rb") as stream:
+            refuse_other_file(file, stream.read(16))
         raise CheckpointError(
             f"{file} is not a checkpoint; pass a safetensors file, a file of torch.save, or a folder with one"
         )
