@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from gpt_export_models.blank import blank, filled
-from gpt_export_models.carried_tokenizer import carried_files, ignored_notes, open_carried
 from gpt_export_models.checkpoints import read_checkpoint
 from gpt_export_models.config import GPT_CONFIG_124M, GPTConfig
 from gpt_export_models.gpt import GPTDecoder, GPTModel
+from gpt_export_models.tokenizer_folder import assumed_tokenizer, find_tokenizer
 from torch import Tensor, nn
 
 from gpt_export.runtime.signature import CacheShape
-from gpt_export.sources.source import Source, ids_alone, usual_tokenizer
+from gpt_export.sources.source import Source
 
 GPT2_SIZES: Mapping[str, Mapping[str, Any]] = {
     "gpt2-124m": {"emb_dim": 768, "n_layers": 12, "n_heads": 12},
@@ -105,9 +105,7 @@ def _source(
     notes: tuple[str, ...] = (),
     folder: Path | None = None,
 ) -> Source:
-    carried = carried_files(folder) if folder else ()
-    tokenizer = open_carried(carried, config.vocab_size) or usual_tokenizer(config.vocab_size)
-    notes += ignored_notes(folder) if folder else ()
+    found = find_tokenizer(folder, config.vocab_size) if folder else assumed_tokenizer(config.vocab_size)
 
     def reference() -> nn.Module:
         return filled(lambda: GPTModel(config), {key: tensor.float() for key, tensor in weights.items()})
@@ -123,11 +121,12 @@ def _source(
         reference=reference,
         skeleton=skeleton,
         weights=weights,
-        tokenizer=tokenizer,
-        carried=carried,
+        tokenizer=found.tokenizer,
+        carried=found.carried,
+        made=found.made,
         cache=cache if cached else None,
         cacheable=cached,
         torchscript=False,
         configuration=config.to_dict(),
-        notes=notes if tokenizer else (*notes, ids_alone(config.vocab_size)),
+        notes=(*notes, *found.notes) if folder else notes,
     )

@@ -13,17 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpt_export_models.carried_tokenizer import carried_files, ignored_notes, open_carried
 from gpt_export_models.checkpoints.adapters import CONFIG as ADAPTER_CONFIG
 from gpt_export_models.checkpoints.advice import refuse_configuration
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
+from gpt_export_models.tokenizer_folder import assumed_tokenizer, find_tokenizer
 from torch import nn
 
 from gpt_export.errors import CheckpointError, SourceError
 from gpt_export.sources.merged import merge_into
 from gpt_export.sources.places import blame
-from gpt_export.sources.source import Source, ids_alone, source_of_module, usual_tokenizer
+from gpt_export.sources.source import Source, source_of_module
 
 CONFIG = "config.json"
 
@@ -76,11 +76,10 @@ def transformers_source(folder: Path, *, name: str, adapter: Path | None = None,
 
 def with_tokenizer(source: Source, folder: Path) -> Source:
     """`source` with the tokenizer whose files lie in `folder`, if there is one."""
-    carried = carried_files(folder)
-    tokenizer = open_carried(carried, source.vocab_size) or usual_tokenizer(source.vocab_size)
-    notes = tuple(note for note in source.notes if note != ids_alone(source.vocab_size))
-    notes += ignored_notes(folder) if tokenizer else (*ignored_notes(folder), ids_alone(source.vocab_size))
-    return replace(source, carried=carried, tokenizer=tokenizer, notes=notes)
+    assumed = assumed_tokenizer(source.vocab_size).notes
+    found = find_tokenizer(folder, source.vocab_size)
+    notes = (*(note for note in source.notes if note not in assumed), *found.notes)
+    return replace(source, carried=found.carried, made=found.made, tokenizer=found.tokenizer, notes=notes)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gpt_export_models.carried_tokenizer import CARRIED
+from gpt_export_models.tokenizer_files import is_tokenizers
 
 from gpt_export.artifact.manifest import dump
 from gpt_export.errors import ArtifactError
@@ -39,7 +39,7 @@ def package(facts: Facts, variant: str) -> Plan:
         raise ArtifactError(
             f"{facts.name} is not for onnxruntime-genai, which needs a GPT with a cache; export one without --no-cache"
         )
-    beside = [name for name in (*CARRIED, "config.json", LICENCE) if name in facts.manifest.files]
+    beside = [name for name in facts.manifest.files if is_tokenizers(name) or name in ("config.json", LICENCE)]
     return {
         **{name: FromArtifact(name) for name in (*beside, *facts.files_of(variant))},
         NAME: dump(settings(facts, variant)).encode(),
