@@ -34,6 +34,7 @@ from gpt_export_models.tokenizer_files import (
 
 NANOGPT_VOCAB_SIZE = 50304
 """GPT-2's vocabulary padded to a multiple of 64, as nanoGPT trains it; the tokens are the same."""
+_LACKING = "sentencepiece is not installed, which reads such files; pip install 'gpt-export[hf]'"
 NOT_OPENED: Mapping[str, str] = {"meta.pkl": "it is a pickle, which could run code"}
 
 
@@ -168,25 +169,31 @@ def _by_transformers(folder: Path) -> Backend | str:
         backend = Backend.from_str(made.to_str())
     except Exception as error:  # transformers raises what it likes
         if any(folder.glob("*.model")) and importlib.util.find_spec("sentencepiece") is None:
-            return "sentencepiece is not installed, which reads such files; pip install 'gpt-export[hf]'"
+            return _LACKING
         return some([str(error).strip().partition("\n")[0] or type(error).__name__])
     finally:
         logging.set_verbosity(level)
     if len(backend.get_vocab(with_added_tokens=False)) <= len(backend.get_added_tokens_decoder()):
         return f"a {type(found).__name__} finds no tokens in it"
-    pieces = [] if (folder / WHOLE).exists() else sorted(folder.glob("*.model"))
-    return _unlike_sentencepiece(backend, pieces[0]) or backend if pieces else backend
+    models = [] if (folder / WHOLE).exists() else sorted(folder.glob("*.model"))
+    return (_unlike_sentencepiece(backend, models[0]) or backend) if models else backend
 
 
 def _unlike_sentencepiece(backend: Backend, model: Path) -> str:
-    """Where the tokenizer splits a probe otherwise than the SentencePiece model that it was made from; else empty."""
+    """Where the tokenizer splits a text of the SentencePiece model's own pieces otherwise than it does; else empty.
+
+    Of white space alone and of characters that the model does not know, transformers makes something else by intent.
+    """
     try:
         import sentencepiece
     except ModuleNotFoundError:
-        return "sentencepiece is not installed, which reads such files; pip install 'gpt-export[hf]'"
+        return _LACKING
     original = sentencepiece.SentencePieceProcessor(model_file=str(model))
     spelled = [token.content for token in backend.get_added_tokens_decoder().values()]
-    for text in PROBES:
+    known = [original.id_to_piece(i) for i in range(original.get_piece_size()) if not _is_control(original, i)]
+    words = [piece for piece in known if piece.strip("\u2581")][:4000]
+    for start in range(0, len(words), 16):
+        text = " ".join("".join(words[start : start + 16]).replace("\u2581", " ").split())
         if any(token in text for token in spelled):
             continue
         wanted = [original.id_to_piece(i) for i in original.encode(text)]
@@ -194,6 +201,10 @@ def _unlike_sentencepiece(backend: Backend, model: Path) -> str:
         if found != wanted:
             return f"what transformers makes of it splits {shorten(text)!r} otherwise than sentencepiece"
     return ""
+
+
+def _is_control(original: Any, i: int) -> bool:
+    return bool(original.is_control(i) or original.is_unknown(i) or original.is_unused(i) or original.is_byte(i))
 
 
 @contextlib.contextmanager
