@@ -50,7 +50,11 @@ OLD: Mapping[str, Mapping[str, Any]] = {
         "special_tokens_map.json": {"pad_token": "[PAD]"},
     },
     "added tokens with settings": {
-        "tokenizer_config.json": {"added_tokens_decoder": DECODER, "pad_token": "[PAD]", "tokenizer_class": "GPT2Tokenizer"}
+        "tokenizer_config.json": {
+            "added_tokens_decoder": DECODER,
+            "pad_token": "[PAD]",
+            "tokenizer_class": "GPT2Tokenizer",
+        }
     },
 }
 """What lies beside vocab.json and merges.txt, as transformers wrote it before version 5."""
@@ -126,7 +130,10 @@ def wordpiece() -> Tokenizer:
 def test_ids_of_a_word_list_are_transformers(settings: dict[str, Any], tmp_path: Path) -> None:
     vocabulary = wordpiece().get_vocab()
     words = "\n".join(sorted(vocabulary, key=lambda word: vocabulary[word]))
-    config = {"tokenizer_config.json": {"tokenizer_class": "BertTokenizer"} | settings, "config.json": {"model_type": "gpt2"}}
+    config = {
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizer"} | settings,
+        "config.json": {"model_type": "gpt2"},
+    }
     check(written(tmp_path, config | {"vocab.txt": words}), 50257)
     assert "tokenizer.json was made from vocab.txt by transformers" in find_tokenizer(tmp_path, 50257).notes
 
@@ -154,7 +161,10 @@ def test_a_tokenizer_json_that_says_everything_is_carried_byte_for_byte(tmp_path
     check(tmp_path, 40)
 
 
-@pytest.mark.parametrize("layout", [name for name in OLD if name not in ("added tokens with settings", "begins with a token", "ends with a token")])
+@pytest.mark.parametrize(
+    "layout",
+    [name for name in OLD if name not in ("added tokens with settings", "begins with a token", "ends with a token")],
+)
 def test_without_transformers_the_files_say_the_same(
     layout: str, gpt2_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +239,9 @@ NOT_READ = (
 def test_a_sentencepiece_model_is_read_as_sentencepiece_or_not_at_all(
     kind: str, name: str, tokenizer_class: str, tmp_path: Path
 ) -> None:
-    sentencepiece = pytest.importorskip("sentencepiece", reason="sentencepiece is the oracle: pip install sentencepiece")
+    sentencepiece = pytest.importorskip(
+        "sentencepiece", reason="sentencepiece is the oracle: pip install sentencepiece"
+    )
     model = tmp_path / name
     text = ["In the beginning God created the heaven and the earth.", "And the earth was without form, and void; 12345"]
     settings = {"vocab_size": 60, "model_type": kind, "hard_vocab_limit": False, "minloglevel": 3}

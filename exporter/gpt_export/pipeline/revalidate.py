@@ -76,9 +76,13 @@ def revalidate_file(
     adapter: str | Path | None = None,
     base: Path | None = None,
     lora_alpha: float | None = None,
+    roles: tuple[str, ...] = (),
     on_stage: OnStage = ignore,
 ) -> ParityReport:
     """The report on an `.onnx` file of any origin, see `gpt_export.gate.foreign.validate`.
+
+    Args:
+        roles: what inputs and outputs mean, as `NAME=ROLE`, where it cannot be guessed.
 
     Raises:
         SourceError: `against` is None: the file does not say what it was made from.
@@ -96,7 +100,7 @@ def revalidate_file(
         base=base,
         lora_alpha=lora_alpha,
     )
-    return validate_file(path, source, settings, on_stage=on_stage)
+    return validate_file(path, source, settings, roles=roles, on_stage=on_stage)
 
 
 def _cached(manifest: Manifest) -> bool:

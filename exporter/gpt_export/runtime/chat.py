@@ -66,7 +66,9 @@ class Chat:
         return [str(text) for text in answer["texts"]]
 
     def _refusal(self, why: str) -> str:
-        return f"the chat template of {self.folder} {why}; leave --chat out, and write the prompt with --special yourself"
+        return (
+            f"the chat template of {self.folder} {why}; leave --chat out, and write the prompt with --special yourself"
+        )
 
 
 def open_chat(folder: str | Path, manifest: Manifest | None = None) -> Chat:
@@ -81,7 +83,9 @@ def open_chat(folder: str | Path, manifest: Manifest | None = None) -> Chat:
     files = {name: artifact.folder / name for name in names}
     template = chat_template_in(files)
     if template is None:
-        raise ArtifactError(f"{folder} has no chat template; leave --chat out, or write the prompt with --special yourself")
+        raise ArtifactError(
+            f"{folder} has no chat template; leave --chat out, or write the prompt with --special yourself"
+        )
     tokens = {
         key: text
         for values in reversed(settings_in(files))

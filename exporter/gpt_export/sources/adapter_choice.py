@@ -11,6 +11,7 @@ from gpt_export_models.checkpoints.stored import holds_weights
 from gpt_export_models.json_files import read_json_object
 
 from gpt_export.errors import CheckpointError, SourceError
+from gpt_export.sources.hub import cached_snapshot
 
 NONE = "none"
 """What `--adapter` says to leave away the one beside the weights."""
@@ -44,7 +45,7 @@ def choose_adapter(path: Path, adapter: str | Path | None = None, base: Path | N
             raise SourceError(f"--base says that {path} is the adapter; leave --adapter {adapter} out")
         if not has_adapter(folder):
             raise SourceError(f"--base is for an adapter, and {path} holds none (no {CONFIG}); leave it out")
-        ground, more = meant_folder(base)
+        ground, more = meant_folder(cached_snapshot(str(base)) or base)
         _demand_weights(ground)
         return Chosen(base=ground, adapter=folder, notes=(*notes, *more, _merged(folder)))
     if adapter is not None and str(adapter) != NONE:

@@ -19,6 +19,7 @@ from gpt_export.errors import SourceError
 from gpt_export.sources.adapter_choice import Chosen, choose_adapter
 from gpt_export.sources.factories import made_once, maker_of
 from gpt_export.sources.gpt import GPT2_SIZES, artifact_name, checkpoint_source, seeded_gpt
+from gpt_export.sources.hub import cached_snapshot
 from gpt_export.sources.merged import merge_into
 from gpt_export.sources.source import Source, source_of_module
 from gpt_export.sources.state import loaded
@@ -61,7 +62,8 @@ def read_source(
     Raises:
         SourceError: the name is unknown, cannot be imported, or gives no module that fits.
     """
-    is_path = Path(spec).exists()
+    snapshot = None if spec in known_names() else cached_snapshot(spec)
+    is_path = snapshot is not None or Path(spec).exists()
     is_factory = not is_path and _FACTORY.fullmatch(spec) is not None
     if weights is not None and not is_factory:
         raise SourceError(f"--weights are for a class of your own (package.module:factory), and {spec} is none")
@@ -75,8 +77,9 @@ def read_source(
     if spec in GPT2_SIZES:
         return seeded_gpt(spec, seed, cached=cached)
     if is_path:
-        chosen = choose_adapter(Path(spec), adapter, base)
-        return _at_path(Path(spec), chosen, config_file=config_file, heads=heads, lora_alpha=lora_alpha, cached=cached)
+        chosen = choose_adapter(snapshot or Path(spec), adapter, base)
+        name = artifact_name(Path(spec)) if snapshot is None else spec.rpartition("/")[2]
+        return _at_path(name, chosen, config_file=config_file, heads=heads, lora_alpha=lora_alpha, cached=cached)
     if is_factory:
         return _imported(spec, seed, config_file, weights, adapter)
     raise SourceError(
@@ -147,7 +150,7 @@ def _dummy_124m(seed: int) -> Source:
 
 
 def _at_path(
-    path: Path,
+    name: str,
     chosen: Chosen,
     *,
     config_file: Path | None,
@@ -156,7 +159,7 @@ def _at_path(
     cached: bool,
 ) -> Source:
     """Our own GPT where we have read a family's code, transformers' model where it is the one who knows."""
-    folder, name = chosen.base, artifact_name(path)
+    folder = chosen.base
     plain = config_file is None and heads is None and is_transformers(folder)
     if is_transformers(folder):
         refuse_configuration(folder, read_json_object(folder / CONFIG))

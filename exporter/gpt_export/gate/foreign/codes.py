@@ -119,7 +119,9 @@ def compare_codes(
         elements += stored.size
         if not decibels >= LEAST_SQNR_DB:
             near = f"; the nearest is {' + '.join(names)}, {decibels:.1f} dB above the difference" if names else ""
-            faults.append(f"weight {each.codes} ({each.bits}-bit codes, {list(stored.shape)}) is none of the source's{near}")
+            faults.append(
+                f"weight {each.codes} ({each.bits}-bit codes, {list(stored.shape)}) is none of the source's{near}"
+            )
             continue
         sqnr[" + ".join(names)] = min(decibels, sqnr.get(" + ".join(names), math.inf))
         held |= set(names)

@@ -14,7 +14,15 @@ from gpt_export.gate.case import Case
 from gpt_export.gate.cases import choose_cases, grid_case
 from gpt_export.gate.determinism import random_nodes
 from gpt_export.gate.foreign.codes import CodesFound, coded_matrices, compare_codes
-from gpt_export.gate.foreign.signature import Roles, feed_of, match_roles, row_by_row, run_of_roles, takes
+from gpt_export.gate.foreign.signature import (
+    Roles,
+    feed_of,
+    match_roles,
+    row_by_row,
+    run_of_roles,
+    stated_roles,
+    takes,
+)
 from gpt_export.gate.foreign.weights import altered_weights, candidate_groups, match_weights
 from gpt_export.gate.judge import Subject, Traced, judge
 from gpt_export.gate.limits import LIMITS, Limits
@@ -27,21 +35,34 @@ from gpt_export.runtime.options import session_options, start_session
 from gpt_export.sources.source import Source
 
 
-def validate_file(path: Path, source: Source, settings: GateSettings, *, on_stage: OnStage = ignore) -> ParityReport:
+def validate_file(
+    path: Path,
+    source: Source,
+    settings: GateSettings,
+    *,
+    roles: Collection[str] = (),
+    on_stage: OnStage = ignore,
+) -> ParityReport:
     """The report on the `.onnx` file at `path`, which somebody else may have written.
 
     Inputs and outputs are matched by name and shape, weights by content; the notes say what could not be matched, and
     which cases were left out for that.
 
+    Args:
+        roles: what inputs and outputs mean, as `NAME=ROLE`, where it cannot be guessed.
+
     Raises:
         ArtifactError: the file is missing or onnxruntime refuses it.
+        ConfigError: a role is not known, or no case can be run.
         GraphError: its inputs and outputs are not those of a GPT.
     """
     on_stage("match inputs and outputs")
     model = _read(path)
     operators = frozenset(operator for _, operator in model.operators)
-    roles = match_roles(_start(path, operators), source.vocab_size)
-    taken, left = _cases(path, source, settings, roles)
+    session = _start(path, operators)
+    matched = match_roles(session, source.vocab_size, stated_roles(session, tuple(roles)))
+    del session
+    taken, left = _cases(path, source, settings, matched)
     on_stage("match weights")
     names = source.first_names()
     coded = coded_matrices(model)
@@ -49,10 +70,14 @@ def validate_file(path: Path, source: Source, settings: GateSettings, *, on_stag
     sources, found = match_weights(model, source.weights, names, codes.held if codes else ())
     limits = _allowed(settings, codes)
     subject = Subject(
-        candidates={"onnx": _candidate(path, roles, limits, operators)},
-        traced=Traced(path, sources, feed_of(roles)),
-        faults=[*altered_weights(model, source.weights, sources), *random_nodes(model), *(codes.faults if codes else ())],
-        notes=(*(codes.notes if codes else ()), *roles.notes, *left, *found),
+        candidates={"onnx": _candidate(path, matched, limits, operators)},
+        traced=Traced(path, sources, feed_of(matched)),
+        faults=[
+            *altered_weights(model, source.weights, sources),
+            *random_nodes(model),
+            *(codes.faults if codes else ()),
+        ],
+        notes=(*(codes.notes if codes else ()), *matched.notes, *left, *found),
         quantized={"onnx": codes.figures} if codes else {},
     )
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
