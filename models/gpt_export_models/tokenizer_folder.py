@@ -34,6 +34,8 @@ from gpt_export_models.tokenizer_files import (
 
 NANOGPT_VOCAB_SIZE = 50304
 """GPT-2's vocabulary padded to a multiple of 64, as nanoGPT trains it; the tokens are the same."""
+_SILENT = 50
+"""The level of logging above which there is nothing."""
 _LACKING = "sentencepiece is not installed, which reads such files; pip install 'gpt-export[hf]'"
 NOT_OPENED: Mapping[str, str] = {"meta.pkl": "it is a pickle, which could run code"}
 
@@ -140,7 +142,8 @@ def _not_read(seen: tuple[str, ...], named: str | None, vocab_size: int, why: ob
     what = f"{files or 'tokenizer_config.json'}" + (f" of a {named}" if named else "")
     reason = f": {why}" if isinstance(why, str) else ""
     return (
-        f"the tokenizer of this vocabulary of {vocab_size} is in {what}, from which no {WHOLE} could be made{reason}; the "
+        f"the tokenizer of this vocabulary of {vocab_size} is in {what}, from which no {WHOLE} could be "
+        f"made{reason}; the "
         "artifact is for ids alone"
     )
 
@@ -159,7 +162,7 @@ def _by_transformers(folder: Path) -> Backend | str:
     from transformers.utils import logging
 
     level = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(_SILENT)
     try:
         with _as_hugging_face_calls_it(folder) as named:
             found: Any = AutoTokenizer.from_pretrained(named, local_files_only=True, trust_remote_code=False)

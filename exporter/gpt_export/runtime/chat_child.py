@@ -1,7 +1,7 @@
 """The process in which a chat template is filled: a JSON object on stdin, another on stdout.
 
-The environment is that of transformers' `apply_chat_template`: blocks are trimmed, `raise_exception`, `strftime_now` and
-`tojson` are there, loops have `break` and `continue`. Source: `chat_template_utils.py` of transformers 5.
+The environment is that of transformers' `apply_chat_template`: blocks are trimmed, `raise_exception`, `strftime_now`
+and `tojson` are there, loops have `break` and `continue`. Source: `chat_template_utils.py` of transformers 5.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class GenerationConfig:
     special: bool = False
     """Take what spells a special token in a prompt for that token; otherwise it is text."""
     chat: bool = False
-    """Prompts are what a user says: the artifact's chat template is put around them, whose special tokens are tokens."""
+    """Prompts are what a user says: the artifact's chat template, and its special tokens, are put around them."""
 
     def __post_init__(self) -> None:
         if "" in self.stops:

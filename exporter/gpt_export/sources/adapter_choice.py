@@ -74,6 +74,7 @@ def _demand_weights(folder: Path) -> None:
     trained_on = base_of(folder)
     whose = f", trained on {trained_on}" if trained_on else ""
     raise CheckpointError(
-        f"{folder} holds an adapter alone (peft_type {kind}{whose}); pass the folder of the model that it was trained on "
+        f"{folder} holds an adapter alone (peft_type {kind}{whose}); pass the folder of the model that it was "
+        "trained on "
         f"as --base: gpt-export onnx {folder} --base FOLDER"
     )

@@ -27,7 +27,8 @@ def cached_snapshot(name: str) -> Path | None:
     if found is None and "/" in name:
         last = name.rpartition("/")[2]
         raise SourceError(
-            f"{name} is not a path, and no model of that name is in the Hugging Face cache ({_cache()}); download it with "
+            f"{name} is not a path, and no model of that name is in the Hugging Face cache ({_cache()}); download "
+            "it with "
             f"hf download {name} --local-dir {last}, and pass that folder"
         )
     return found

@@ -123,7 +123,7 @@ def source_of_module(
     if context_length is None:
         context_length, assumed = context_length_of(adapted.reference())
         notes += assumed
-    assumed = assumed_tokenizer(ids)
+    usual = assumed_tokenizer(ids)
     return Source(
         name=name,
         record=record,
@@ -134,7 +134,7 @@ def source_of_module(
         skeleton=adapted.skeleton,
         weights=adapted.weights,
         head=adapted.head,
-        tokenizer=assumed.tokenizer,
+        tokenizer=usual.tokenizer,
         configuration=configuration or {},
-        notes=(*notes, *adapted.notes, *assumed.notes),
+        notes=(*notes, *adapted.notes, *usual.notes),
     )

@@ -233,14 +233,16 @@ def _for_module(folder: Path, config: Mapping[str, Any], name: str, module: str,
     for pattern, value in patterns.items():
         if len(pattern) > _LONGEST_PATTERN or re.search(r"[*+?}]\)?[*+{]|\)[*+{]", pattern):
             raise CheckpointError(
-                f"{folder / CONFIG} has a {name} with {some([repr(pattern)])}, too involved to be tried; name the modules"
+                f"{folder / CONFIG} has a {name} with {some([repr(pattern)])}, too involved to be tried; name the "
+                "modules"
             )
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
         except re.error as error:
             raise CheckpointError(
-                f"{folder / CONFIG} has a {name} with {some([repr(pattern)])}, no regular expression ({error}); correct it"
+                f"{folder / CONFIG} has a {name} with {some([repr(pattern)])}, no regular expression ({error}); "
+                "correct it"
             ) from error
     return usual
 

@@ -17,7 +17,8 @@ _DEQUANTISE: Mapping[str, str] = {
     "bitsandbytes": f"dequantise them first: {_LOADED}(FOLDER).dequantize().{_SAVED}",
     "gptq": "dequantise them first, with GPTQModel (gptqmodel.utils.model_dequant), and export the result",
     "awq": "dequantise them first, with GPTQModel (gptqmodel.utils.model_dequant), and export the result",
-    "fp8": f"dequantise them first: {_LOADED}(FOLDER, quantization_config=FineGrainedFP8Config(dequantize=True)).{_SAVED}",
+    "fp8": f"dequantise them first: {_LOADED}(FOLDER, "
+    f"quantization_config=FineGrainedFP8Config(dequantize=True)).{_SAVED}",
     "mxfp4": f"dequantise them first: {_LOADED}(FOLDER, quantization_config=Mxfp4Config(dequantize=True)).{_SAVED}",
 }
 """By quant_method, what transformers or its makers have for it."""
@@ -35,7 +36,8 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (re.compile(r".*\.gguf"), "a GGUF file of llama.cpp",
      f"convert it first, with transformers and gguf: {_LOADED}(FOLDER, gguf_file=NAME).{_SAVED}"),
     (re.compile(r".*\.onnx"), "an ONNX model",
-     "compare it with its source by gpt-export validate FILE --against SOURCE, or look at it with gpt-export lint FILE"),
+     "compare it with its source by gpt-export validate FILE --against SOURCE, or look at it with gpt-export "
+     "lint FILE"),
     (re.compile(r".*\.tflite"), "a TensorFlow Lite model", "export the model that it was made from"),
 )  # fmt: skip
 _MAGIC: tuple[tuple[bytes, str], ...] = ((b"GGUF", "x.gguf"), (b"\x89HDF\r\n\x1a\n", "x.h5"))
@@ -50,7 +52,8 @@ _NAMES: tuple[tuple[re.Pattern[str], str, str], ...] = (
      f"{_FLOATS} {_DEQUANTISE['bitsandbytes']}"),
     (re.compile(r"^blk\.\d+\."), "the tensors of a GGUF file",
      f"convert it first, with transformers and gguf: {_LOADED}(FOLDER, gguf_file=NAME).{_SAVED}"),
-    (re.compile(r"attn\.c_q\.weight$"), "nanochat or a kin of it (separate queries, keys and values over GPT-2's names)", _CLASS),
+    (re.compile(r"attn\.c_q\.weight$"), "nanochat or a kin of it (separate queries, keys and values over GPT-2's "
+        "names)", _CLASS),
     (re.compile(r"(^|\.)layers\.\d+\.attention\.w[qkvo]\."), "a Llama as Meta wrote it",
      "convert it with transformers' convert_llama_weights_to_hf and export that folder, or " + _CLASS),
     (re.compile(r"\.(self_attn|self_attention|attention)\.\w+(\.\w+)*\.(weight|bias)$|^(gpt_neox|model|transformer)\.(layers|h)\."),
@@ -106,7 +109,8 @@ def refuse_configuration(folder: Path, values: Mapping[str, Any]) -> None:
     if heads := [name for name in named if _HEAD.search(name)]:
         name = some([heads[0]])
         raise CheckpointError(
-            f"{folder} is a {name} (architectures in config.json, model_type {kind}), which gives no next token; export "
+            f"{folder} is a {name} (architectures in config.json, model_type {kind}), which gives no next token; "
+            "export "
             f"it as a module: make() in my_model.py returns transformers.{name}.from_pretrained('{folder}'), and then "
             "gpt-export onnx my_model:make"
         )

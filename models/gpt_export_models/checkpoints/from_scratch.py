@@ -90,7 +90,8 @@ def _refuse_classifier(stored: Stored, state: Mapping[str, Any]) -> None:
         scores, known = len(head), len(tokens)
         if head.shape[1] == tokens.shape[1] and 16 * scores < known:
             raise CheckpointError(
-                f"{stored.path} is a classifier with the book's names: its out_head gives {scores} scores, and there are "
+                f"{stored.path} is a classifier with the book's names: its out_head gives {scores} scores, and "
+                "there are "
                 f"{known} tokens; export it as a module: gpt-export onnx package.module:factory --weights {stored.path}"
             )
 

@@ -61,7 +61,7 @@ MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
 def recognises(state: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
-    """Whether the layers are `Conv1D`, as Hugging Face kept them from OpenAI's code; or nothing says that they are not."""
+    """Whether the layers are `Conv1D`, as Hugging Face kept them from OpenAI's code; or nothing says otherwise."""
     return not is_linear(state, beside)
 
 
@@ -78,7 +78,7 @@ def reads(stored: Stored, config_file: Path | None, heads: int | None = None) ->
             f"{stored.path} is a GPT-2 of Hugging Face (layers of Conv1D) without a configuration, there is no {where};"
             " put its config.json beside it, pass it with --config, or pass its head count with --heads"
         )
-    values = {"n_head": heads} if alone else _read_config(where)
+    values: dict[str, Any] = {"n_head": heads} if alone else _read_config(where)
     if heads not in (None, values["n_head"]):
         raise CheckpointError(f"n_head is {values['n_head']} in {where} and {heads} in --heads; leave --heads out")
     prefix = "transformer." if any(name.startswith("transformer.") for name in stored.values) else ""

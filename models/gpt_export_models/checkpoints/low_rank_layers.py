@@ -37,17 +37,19 @@ def merge_low_rank(stored: Stored, given: Mapping[str, Any]) -> tuple[dict[str, 
     alpha = given.get(LORA_ALPHA, stored.beside.get(LORA_ALPHA))
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise UnstatedError(
-            f"{stored.path} has low-rank layers (LinearWithLoRA of the book's appendix E) and does not say their alpha, "
+            f"{stored.path} has low-rank layers (LinearWithLoRA of the book's appendix E) and does not say their "
+            "alpha, "
             "which scales them; pass the one of the training with --lora-alpha (16 in the book)"
         )
     for layer in layers:
         a, b = values.pop(layer + _A), values.pop(layer + _B, None)
         for name in [name for name in values if name.startswith(layer + _LINEAR)]:
             values[layer + "." + name.removeprefix(layer + _LINEAR)] = values.pop(name)
-        weight = values.get(f"{layer}.weight")
+        weight: Any = values.get(f"{layer}.weight")
         if not _fit(a, b, weight):
             raise CheckpointError(
-                f"{stored.path} has a low-rank layer {some([layer])} whose A, B and linear.weight do not fit each other; "
+                f"{stored.path} has a low-rank layer {some([layer])} whose A, B and linear.weight do not fit each "
+                "other; "
                 "save the whole state dict again"
             )
         values[f"{layer}.weight"] = mapped(weight.detach().float() + alpha * (a.float() @ b.float()).T)

@@ -68,7 +68,8 @@ def merged_weight(adapter: Adapter, module: str, weight: Tensor, product: LowRan
     delta = (delta.T if turned else delta) * product.scaling
     if base.shape != delta.shape:
         raise CheckpointError(
-            f"{adapter.file} changes {some([module])} by {list(delta.shape)}, and the base has {list(base.shape)} there; "
+            f"{adapter.file} changes {some([module])} by {list(delta.shape)}, and the base has {list(base.shape)} "
+            "there; "
             "pass the base that the adapter was trained on"
         )
     if product.magnitude is None:
@@ -82,7 +83,8 @@ def merged_weight(adapter: Adapter, module: str, weight: Tensor, product: LowRan
             "pass the base that the adapter was trained on"
         )
     factor = (magnitude / norm).view((1, -1) if turned else (-1, 1))
-    return factor * (base + delta)
+    merged: Tensor = factor * (base + delta)
+    return merged
 
 
 def mapped(tensor: Tensor) -> Tensor:
@@ -124,7 +126,8 @@ def _check_shape(adapter: Adapter, name: str, new: Tensor, old: Tensor) -> None:
 def _with_rows(adapter: Adapter, module: str, table: Tensor, indices: tuple[int, ...], rows: Tensor) -> Tensor:
     if rows.dim() != 2 or rows.shape[1] != table.shape[1] or max(indices, default=0) >= len(table):
         raise CheckpointError(
-            f"{adapter.file} has rows {list(rows.shape)} for {some([module])}, and the base {list(table.shape)}; pass the "
+            f"{adapter.file} has rows {list(rows.shape)} for {some([module])}, and the base {list(table.shape)}; "
+            "pass the "
             "base that the adapter was trained on"
         )
     return mapped(table.detach().float().index_copy(0, torch.tensor(indices), rows.float()))

@@ -1,7 +1,7 @@
 """Stand-ins for the classes that a pickle names, so that a training loop's settings do not lock up its weights.
 
-Nothing of the file's code is imported or run: `torch.load(weights_only=True)` is told that each name is a class of ours,
-which keeps what it is given and does nothing.
+Nothing of the file's code is imported or run: `torch.load(weights_only=True)` is told that each name is a class of
+ours, which keeps what it is given and does nothing.
 """
 
 from __future__ import annotations

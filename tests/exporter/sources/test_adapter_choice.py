@@ -91,7 +91,8 @@ def test_an_adapter_beside_the_weights_of_a_class_of_ones_own_is_merged(
 ) -> None:
     folder, wanted = made("gpt2", tmp_path / "saved")
     name = user_module(
-        "from tests.exporter.sources.test_transformers_folder import FAMILIES\ndef make():\n    return FAMILIES['gpt2']()\n"
+        "from tests.exporter.sources.test_transformers_folder import FAMILIES\ndef make():\n    return "
+        "FAMILIES['gpt2']()\n"
     )
     source = read_source(f"{name}:make", weights=folder)
     assert off(reference(source), wanted) <= LIMITS["fp32"]
@@ -101,9 +102,9 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     folder, _ = made("gpt2", tmp_path / "saved")
     base = tmp_path / "base"
     FAMILIES["gpt2"]().save_pretrained(base)
-    with pytest.raises(SourceError, match="--base is for an adapter, and .*base holds none"):
+    with pytest.raises(SourceError, match=r"--base is for an adapter, and .*base holds none"):
         read_source(str(base), base=folder)
-    with pytest.raises(SourceError, match="--base says that .* is the adapter; leave --adapter"):
+    with pytest.raises(SourceError, match=r"--base says that .* is the adapter; leave --adapter"):
         read_source(str(folder), base=base, adapter="none")
     with pytest.raises(
         CheckpointError, match=r"base holds no adapter, there is no adapter_config.json; pass the folder"

@@ -142,7 +142,7 @@ def test_an_adapter_of_another_base_is_refused(tmp_path):
         read_checkpoint(tmp_path / "base", adapter=tmp_path / "adapter")
     adapted(make(n_layer=3), tmp_path / "tall", target_modules=["c_attn"])
     with pytest.raises(
-        CheckpointError, match="changes transformer.h.2.attn.c_attn.weight, which its base does not have"
+        CheckpointError, match=r"changes transformer.h.2.attn.c_attn.weight, which its base does not have"
     ):
         read_checkpoint(tmp_path / "base", adapter=tmp_path / "tall")
 
@@ -152,7 +152,7 @@ def test_every_damage_of_an_adapters_files_is_a_sentence(tmp_path):
     config, file = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     whole = {path: path.read_bytes() for path in (config, file)}
     generator = torch.Generator().manual_seed(3)
-    refused = 0
+    said = []
     for path, content in whole.items():
         for _ in range(40):
             at = int(torch.randint(len(content), (1,), generator=generator))
@@ -161,8 +161,8 @@ def test_every_damage_of_an_adapters_files_is_a_sentence(tmp_path):
             try:
                 read_checkpoint(folder, adapter=folder)
             except CheckpointError as error:
-                refused += 1
-                assert "\n" not in str(error)
+                said.append(str(error))
         path.write_bytes(content)
-    assert refused > 40
+    assert len(said) > 40
+    assert not any("\n" in text for text in said)
     assert read_adapter(folder).products

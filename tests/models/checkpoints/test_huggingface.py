@@ -235,7 +235,8 @@ def test_weights_without_a_config_ask_for_it(tmp_path, refusal):
     (tmp_path / "config.json").unlink()
     assert refusal(tmp_path / "model.safetensors") == (
         f"{tmp_path / 'model.safetensors'} is a GPT-2 of Hugging Face (layers of Conv1D) without a configuration,"
-        f" there is no {tmp_path / 'config.json'}; put its config.json beside it, pass it with --config, or pass its head"
+        f" there is no {tmp_path / 'config.json'}; put its config.json beside it, pass it with --config, or pass "
+        "its head"
         " count with --heads"
     )
 

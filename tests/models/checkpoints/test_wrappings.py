@@ -30,7 +30,7 @@ def test_logits_are_those_of_its_own_code_in_every_wrapping(family: str, tmp_pat
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "Hugging Face GPT-2"])
 def test_nothing_but_the_head_count_is_asked_for(family: str, tmp_path: Path) -> None:
     path = written(tmp_path, FAMILIES[family](), "", "the dict alone")
-    with pytest.raises(UnstatedError, match="does not say how many heads there are.* or --heads with one of 1, "):
+    with pytest.raises(UnstatedError, match=r"does not say how many heads there are.* or --heads with one of 1, "):
         read_checkpoint(path)
 
 

@@ -176,7 +176,8 @@ def _spread(array: NDArray[np.float32], coded: Coded, shape: tuple[int, ...]) ->
 def _unpacked(
     coded: Coded, codes: NDArray[Any], scales: NDArray[np.float32], zeros: NDArray[Any] | None
 ) -> NDArray[np.float32]:
-    """Blocks of 4 or 8 bits, (outputs, blocks, bytes), each with a scale and a zero point that is the middle if absent."""
+    """Blocks of 4 or 8 bits, (outputs, blocks, bytes), each with a scale and a zero point that is the middle if "
+    "absent."""
     assert coded.shape is not None
     outputs, inputs = coded.shape
     blocks = -(-inputs // coded.block)

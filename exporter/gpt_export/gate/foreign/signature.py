@@ -136,7 +136,8 @@ def _ids_among(names: Sequence[str], inputs: Sequence[Any]) -> str:
     if len(found) != 1:
         shown = [value.name for value in inputs]
         raise GraphError(
-            f"the file has {len(names)} inputs that could be token ids among {shown}, it needs one of them; state it by "
+            f"the file has {len(names)} inputs that could be token ids among {shown}, it needs one of them; state "
+            "it by "
             "--role INPUT=ids"
         )
     return found[0]
@@ -152,7 +153,8 @@ def _refuse_encoders(inputs: Sequence[Any], outputs: Sequence[Any], said: Mappin
     hidden = [value.name for value in outputs if re.fullmatch(r"(last_)?hidden_states?|pooler_output", value.name)]
     if hidden and "logits" not in said and not any(value.name == "logits" for value in outputs):
         raise GraphError(
-            f"the file is an encoder or a body without a head, it gives {hidden[0]} and no logits; export the model with "
+            f"the file is an encoder or a body without a head, it gives {hidden[0]} and no logits; export the "
+            "model with "
             "its head (a causal language model), or state them by --role OUTPUT=logits"
         )
 

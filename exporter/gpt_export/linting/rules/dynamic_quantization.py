@@ -13,9 +13,11 @@ from gpt_export.linting.tensors import shown
 SHARED_SCALE = rule(
     "GX141",
     Severity.WARNING,
-    "activations are quantised by one scale for the whole batch (DynamicQuantizeLinear in front of a product): other rows "
+    "activations are quantised by one scale for the whole batch (DynamicQuantizeLinear in front of a product): "
+    "other rows "
     "and later tokens change the logits of this one",
-    "quantise the weights alone (gpt-export onnx SOURCE --precision int8), or run single rows without padding, and expect "
+    "quantise the weights alone (gpt-export onnx SOURCE --precision int8), or run single rows without padding, "
+    "and expect "
     "prefill and decoding to differ",
 )
 _PRODUCTS = ("MatMulInteger", "ConvInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QAttention")
