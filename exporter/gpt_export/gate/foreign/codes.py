@@ -94,7 +94,7 @@ def coded_matrices(model: OnnxModel) -> tuple[Coded, ...]:
             coded = _of_operands(node, tensors, makers)
         else:
             continue
-        if coded is not None and coded.codes not in found and math.prod(coded.shape or tensors[coded.codes].dims) > 256:
+        if coded is not None and coded.codes not in found and len(coded.shape or tensors[coded.codes].dims) == 2:
             found[coded.codes] = coded
     return tuple(found.values())
 
@@ -176,8 +176,8 @@ def _spread(array: NDArray[np.float32], coded: Coded, shape: tuple[int, ...]) ->
 def _unpacked(
     coded: Coded, codes: NDArray[Any], scales: NDArray[np.float32], zeros: NDArray[Any] | None
 ) -> NDArray[np.float32]:
-    """Blocks of 4 or 8 bits, (outputs, blocks, bytes), each with a scale and a zero point that is the middle if "
-    "absent."""
+    """Blocks of 4 or 8 bits, (outputs, blocks, bytes), each with a scale and a zero point, which is the middle if not
+    there."""
     assert coded.shape is not None
     outputs, inputs = coded.shape
     blocks = -(-inputs // coded.block)

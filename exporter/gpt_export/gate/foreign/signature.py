@@ -88,11 +88,6 @@ def match_roles(session: ort.InferenceSession, vocab_size: int, stated: Mapping[
     ordered = _in_order([value.name for value in past], present)
     shape = next(value.shape for value in inputs if value.name == ids)
     batch, sequence = (dim if isinstance(dim, int) else None for dim in shape)
-    paired: tuple[str, ...] = ()
-    if past and ordered is None:
-        counts = f"{len(past)} past inputs and {len(present)} present outputs"
-        paired = (f"{counts} do not pair up; only an empty past is fed",)
-    zeros = (f"{types} is fed zeros, which a GPT without token types does not have",) if types else ()
     return Roles(
         ids=ids,
         logits=logits,
@@ -106,7 +101,11 @@ def match_roles(session: ort.InferenceSession, vocab_size: int, stated: Mapping[
         past_dims={value.name: tuple(value.shape) for value in past},
         batch=batch,
         sequence=sequence,
-        notes=(*paired, *zeros, *_lacking(bool(past), mask, positions), *_frozen(batch, sequence)),
+        notes=(
+            *_odd(len(past), len(present), ordered, types),
+            *_lacking(bool(past), mask, positions),
+            *_frozen(batch, sequence),
+        ),
     )
 
 
@@ -168,6 +167,14 @@ def _logits_of(outputs: Sequence[Any], vocab_size: int) -> str:
         f"the file has no output of {vocab_size} logits among {[value.name for value in outputs]}; "
         "compare it with the checkpoint it was made from, or state it by --role OUTPUT=logits"
     )
+
+
+def _odd(past: int, present: int, ordered: tuple[str, ...] | None, types: str | None) -> Iterator[str]:
+    """Notes on a past that cannot be carried on, and on what is fed although a GPT does not have it."""
+    if past and ordered is None:
+        yield f"{past} past inputs and {present} present outputs do not pair up; only an empty past is fed"
+    if types:
+        yield f"{types} is fed zeros, which a GPT without token types does not have"
 
 
 def _lacking(past: bool, mask: str | None, positions: str | None) -> Iterator[str]:
