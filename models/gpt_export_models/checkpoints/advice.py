@@ -42,9 +42,11 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str, str], ...] = (
 )  # fmt: skip
 _MAGIC: tuple[tuple[bytes, str], ...] = ((b"GGUF", "x.gguf"), (b"\x89HDF\r\n\x1a\n", "x.h5"))
 
+PEFT = re.compile(r"\.(lora_[AB]|lora_embedding_[AB])\b|\.base_layer\.|^base_model\.model\.")
+"""In the names of a model that PEFT has wrapped."""
 _CLASS = "export it through its own class: gpt-export onnx package.module:factory --weights {path}"
 _NAMES: tuple[tuple[re.Pattern[str], str, str], ...] = (
-    (re.compile(r"\.(lora_[AB]|lora_embedding_[AB])\b|^base_model\.model\."), "the state dict of a PEFT model",
+    (PEFT, "the state dict of a PEFT model",
      "save it with model.merge_and_unload().save_pretrained(OUT), and export OUT; or pass the folder of PEFT's "
      "save_pretrained as --adapter of its base"),
     (re.compile(r"\.(qweight|qzeros|g_idx)$"), "GPTQ or AWQ weights", f"{_FLOATS} {_DEQUANTISE['gptq']}"),

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from gpt_export_models.checkpoints.adapters import Adapter, read_adapter
-from gpt_export_models.checkpoints.advice import what_names_say
+from gpt_export_models.checkpoints.advice import PEFT, what_names_say
 from gpt_export_models.checkpoints.checkpoint import Checkpoint
 from gpt_export_models.checkpoints.containers import find_state, tensor_names, without_wrappers
 from gpt_export_models.checkpoints.folders import meant_folder
@@ -79,13 +79,14 @@ def recognise(stored: Stored) -> tuple[Family, Stored]:
     Raises:
         CheckpointError: it belongs to none.
     """
-    for family in _FAMILIES.values():
+    names = [without_wrappers(name) for name in tensor_names(stored.values)]
+    wrapped = any(PEFT.search(name) for name in names)
+    for family in () if wrapped else _FAMILIES.values():
         held = find_state(stored.values, family.landmark)
         if held is not None and family.recognises(held.state, held.beside):
             notes = (*stored.notes, *held.notes)
             return family, replace(stored, values=held.state, beside=held.beside, notes=notes)
-    names = [without_wrappers(name) for name in tensor_names(stored.values)] or list(stored.values)
-    words = what_names_say(stored.path, names).replace("{families}", ", ".join(family_names()))
+    words = what_names_say(stored.path, names or list(stored.values)).replace("{families}", ", ".join(family_names()))
     raise CheckpointError(f"{stored.path} {words}")
 
 
