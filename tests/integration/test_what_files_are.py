@@ -1,4 +1,5 @@
-"""What people's files really are: each in one sentence that says what it is and the way that exists, and its exit code."""
+"""What people's files really are: each in one sentence that says what it is and the way that exists, and its "
+"exit code."""
 
 from __future__ import annotations
 
