@@ -43,7 +43,7 @@ def transformers_source(folder: Path, *, name: str, adapter: Path | None = None,
     """The source of the decoder in `folder`, its weights mapped where they lie in safetensors, and `adapter` merged.
 
     Nothing of the folder is run as code. Attention is computed by plain tensor operators ("eager"), which every model
-    has and torch.export follows; experts by products of whole batches, since the plain ones ask which expert was hit.
+    has and torch.export follows.
 
     Raises:
         CheckpointError: the folder asks for code of its own or for quantised weights, holds no causal decoder that
@@ -120,7 +120,7 @@ def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tu
                 trust_remote_code=False,
                 dtype="auto",
                 output_loading_info=True,
-                **_plain_operators(transformers),
+                attn_implementation="eager",
             )
         except Exception as error:  # transformers raises what it likes
             raise CheckpointError(
@@ -137,14 +137,6 @@ def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tu
     unexpected = sorted(map(str, found.get("unexpected_keys") or ()))
     notes = (f"{type(model).__name__} does not use {some(unexpected)} of the file",) if unexpected else ()
     return model.eval().requires_grad_(False), transformers.__version__, notes
-
-
-def _plain_operators(transformers: Any) -> dict[str, str]:
-    """Settings under which models are computed by operators that have an ONNX form; older versions know fewer."""
-    chosen = {"attn_implementation": "eager"}
-    if hasattr(transformers.PreTrainedModel, "get_correct_experts_implementation"):
-        chosen["experts_implementation"] = "batched_mm"
-    return chosen
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from gpt_export_models.tokenizer import END_OF_TEXT_ID, Gpt2Tokenizer
 from gpt_export_models.tokenizer_files import SETTINGS, SPECIAL, is_tokenizers
 
 from gpt_export.artifact.manifest import Manifest
+from gpt_export.runtime.signature import CacheShape, LayerCache
 
 SKELETON = "dummy-124m"
 VARIANTS = ("fp32", "fp16", "int8", "int4")
@@ -42,6 +43,26 @@ class Facts:
         source, found = self.manifest.source, self.manifest.model["configuration"]
         known = source.get("kind") in ("checkpoint", "seeded") and source.get("name") != SKELETON
         return GPTConfig.from_dict(found) if known and found and self.manifest.variants else None
+
+    @cached_property
+    def decoder(self) -> LayerCache | None:
+        """Keys and values of a layer, where all are alike and the graph gives logits: what consumers can be told."""
+        if not self.cached or self.default is None or self.manifest.source.get("name") == SKELETON:
+            return None
+        layers = set(CacheShape.from_dict(self.default["cache"]).layers)
+        layer = layers.pop()
+        return None if layers or layer.key_dim != layer.value_dim else layer
+
+    @property
+    def n_layers(self) -> int:
+        """Pairs of keys and values in the cache; 0 without one."""
+        return 0 if self.default is None or not self.cached else CacheShape.from_dict(self.default["cache"]).n_layers
+
+    @cached_property
+    def configuration(self) -> Mapping[str, Any]:
+        """What the source says of its module: Hugging Face's own keys where the source is a folder of transformers."""
+        found: Mapping[str, Any] = self.manifest.model["configuration"]
+        return found
 
     @property
     def name(self) -> str:
@@ -85,14 +106,18 @@ class Facts:
         return self.default is not None and self.default["cache"] is not None
 
     @property
+    def _is_known(self) -> bool:
+        return self.config is not None or self.decoder is not None
+
+    @property
     def has_gpt2_tokenizer(self) -> bool:
         """Whether the tokenizer is the one of the embedded vocabulary."""
-        return self.config is not None and self.manifest.model["tokenizer"] == Gpt2Tokenizer.name
+        return self._is_known and self.manifest.model["tokenizer"] == Gpt2Tokenizer.name
 
     @cached_property
     def carried_tokenizer(self) -> CarriedTokenizer | None:
         """The checkpoint's own tokenizer, if the model uses it."""
-        if self.config is None or self.manifest.model["tokenizer"] != CarriedTokenizer.name:
+        if not self._is_known or self.manifest.model["tokenizer"] != CarriedTokenizer.name:
             return None
         return open_carried(list(self.carried.values()), self.vocab_size)
 
