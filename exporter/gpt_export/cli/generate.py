@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     help="Stop before this text or special token; with --ids, at this id. Repeatable.",
 )
 @click.option("--ignore-end-of-text", is_flag=True, help="Go on after the tokenizer's end-of-text token.")
+@click.option("--special", is_flag=True, help="Special tokens that a prompt spells are tokens, not text.")
+@click.option("--chat", is_flag=True, help="Each PROMPT is what a user says: put the model's chat template around it.")
 @click.option("--variant", default="fp32", show_default=True, help="Which of the artifact's graphs.")
 @click.option("--ids", "as_ids", is_flag=True, help='Prompts are token ids, such as "15496 11"; so is what comes.')
 @prompt_file_options

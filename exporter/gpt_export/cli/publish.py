@@ -32,6 +32,9 @@ def publish(
     config_file: Path | None,
     heads: int | None,
     weights: Path | None,
+    adapter: str | None,
+    base: Path | None,
+    lora_alpha: float | None,
     road: Road = "auto",
     cached: bool = True,
     suffix: str = "",
@@ -66,7 +69,17 @@ def publish(
     # What the user's code prints is no result of ours.
     with progress() as on_stage, contextlib.redirect_stdout(sys.stderr):
         on_stage("read the source")
-        found = read_source(source, seed=seed, config_file=config_file, heads=heads, weights=weights, cached=cached)
+        found = read_source(
+            source,
+            seed=seed,
+            config_file=config_file,
+            heads=heads,
+            weights=weights,
+            adapter=adapter,
+            base=base,
+            lora_alpha=lora_alpha,
+            cached=cached,
+        )
         target = output or ARTIFACTS / f"{found.name}{suffix}"
         if html:
             refuse_inside(html, target)

@@ -8,6 +8,7 @@ import click
 
 from gpt_export.cli.errors import run_options
 from gpt_export.cli.options import export_options
+from gpt_export.sources.hub import cached_snapshot
 
 
 @click.command()
@@ -19,6 +20,7 @@ def torchscript(source: str, **options: Any) -> None:
 
     The default output is artifacts/NAME-torchscript. SOURCE is as in `gpt-export onnx`, which writes both.
     """
+    cached_snapshot(source)  # a name of the hub that is not here is answered at once
     from gpt_export.cli.publish import publish  # torch is slow to import; --help must stay instant
 
     publish(source, suffix="-torchscript", onnx=False, **options)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from gpt_export_models.tokenizer import TextStream, Tokenizer, encode, pad, shorten
 
-from gpt_export.errors import ContextError, InputError
+from gpt_export.errors import ContextError, InputError, TextError
+from gpt_export.runtime.chat import marked, open_chat, unfolded, unmarked
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.tokenizing import open_tokenizer
 
@@ -36,6 +37,10 @@ class GenerationConfig:
     """Texts that end a continuation, a special token's among them; in a generation of ids, ids in digits."""
     ignore_end_of_text: bool = False
     """Go on after the tokenizer's end-of-text token, which otherwise ends a continuation."""
+    special: bool = False
+    """Take what spells a special token in a prompt for that token; otherwise it is text."""
+    chat: bool = False
+    """Prompts are what a user says: the artifact's chat template, and its special tokens, are put around them."""
 
     def __post_init__(self) -> None:
         if "" in self.stops:
@@ -78,9 +83,9 @@ class Generation:
         if tokenizer is None:
             rows = [parse_ids(prompt, session.vocab_size) for prompt in prompts]
         else:
-            rows = [encode(prompt, session.context_length, tokenizer) for prompt in prompts]
+            rows = [_encoded(prompt, session.context_length, tokenizer, config) for prompt in prompts]
         self.continuations = [
-            Continuation(prompt, row, text=None if tokenizer is None else "")
+            Continuation(unmarked(prompt), row, text=None if tokenizer is None else "")
             for prompt, row in zip(prompts, rows, strict=True)
         ]
         stops = Stops.of(config, tokenizer, session.vocab_size)
@@ -136,7 +141,24 @@ def open_generation(
     tokenizer = None if as_ids else open_tokenizer(folder, session.manifest)
     if tokenizer is None and not as_ids:
         raise InputError(f'{folder} has no tokenizer, it is for ids alone; pass ids, such as "1 2 3", with --ids')
+    if config.chat:
+        if tokenizer is None:
+            raise InputError("a chat is text, and --ids says that prompts are ids; leave one of them out")
+        typed = [prompt if config.special else marked(prompt, tokenizer.specials) for prompt in prompts]
+        prompts = open_chat(folder, session.manifest).prompts(typed)
     return Generation(session, tokenizer, prompts, config)
+
+
+def _encoded(prompt: str, context_length: int, tokenizer: Tokenizer, config: GenerationConfig) -> list[int]:
+    """The ids of a prompt. In a chat the template's special tokens are tokens, and what the user typed is text."""
+    if not config.chat:
+        return encode(prompt, context_length, tokenizer, special=config.special)
+    parts = unfolded(prompt)
+    rows = [encode(text, context_length, tokenizer, special=special, whole=False) for text, special in parts if text]
+    ids = [token_id for row in rows for token_id in row]
+    if not 0 < len(ids) <= context_length:
+        raise TextError(f"the chat gives {len(ids)} tokens, the context is {context_length}; say something shorter")
+    return ids
 
 
 def parse_ids(text: str, vocab_size: int) -> list[int]:

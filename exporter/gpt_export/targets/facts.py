@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gpt_export_models.carried_tokenizer import CARRIED, SETTINGS, SPECIAL, CarriedTokenizer, open_carried
+from gpt_export_models.carried_tokenizer import CarriedTokenizer, open_carried
 from gpt_export_models.config import GPTConfig
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.tokenizer import END_OF_TEXT_ID, Gpt2Tokenizer
+from gpt_export_models.tokenizer_files import SETTINGS, SPECIAL, is_tokenizers
 
 from gpt_export.artifact.manifest import Manifest
 from gpt_export.runtime.signature import CacheShape, LayerCache
@@ -34,7 +35,7 @@ class Facts:
     @classmethod
     def of(cls, folder: Path, manifest: Manifest) -> Facts:
         """The facts on the artifact in `folder`, of which `manifest` lists only what the export itself wrote."""
-        return cls(manifest, {name: folder / name for name in CARRIED if name in manifest.files})
+        return cls(manifest, {name: folder / name for name in manifest.files if is_tokenizers(name)})
 
     @cached_property
     def config(self) -> GPTConfig | None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gpt_export_models.carried_tokenizer import CARRIED
+from gpt_export_models.tokenizer_files import is_tokenizers
 
 from gpt_export.artifact.manifest import dump
 from gpt_export.errors import ArtifactError
@@ -44,7 +44,7 @@ def package(facts: Facts, variant: str) -> Plan:
             f"{facts.name} is not for onnxruntime-genai, which needs a decoder with a cache whose layers are alike; "
             "`gpt-export inspect` shows this one's"
         )
-    beside = [name for name in (*CARRIED, "config.json", LICENCE) if name in facts.manifest.files]
+    beside = [name for name in facts.manifest.files if is_tokenizers(name) or name in ("config.json", LICENCE)]
     return {
         **{name: FromArtifact(name) for name in (*beside, *facts.files_of(variant))},
         NAME: dump(settings(facts, variant)).encode(),
