@@ -29,7 +29,7 @@ def ray(what: str) -> Any:
 
 def has_parquet() -> bool:
     """Whether pyarrow is installed."""
-    return find_spec("pyarrow") is not None
+    return _is_there("pyarrow")
 
 
 def needs(package: str, what: str, extra: str) -> None:
@@ -38,7 +38,7 @@ def needs(package: str, what: str, extra: str) -> None:
     Raises:
         ConfigError: it is not installed.
     """
-    if find_spec(package) is None:
+    if not _is_there(package):
         raise ConfigError(_sentence(what, package, extra))
 
 
@@ -47,6 +47,13 @@ def _needed(module: str, what: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ConfigError(_sentence(what, module.partition(".")[0], extra)) from error
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False
 
 
 def _sentence(what: str, package: str, extra: str) -> str:
