@@ -21,7 +21,7 @@ from gpt_export.scoring.progress import OnProgress, ignore_progress
 from gpt_export.scoring.run import PartRun
 from gpt_export.scoring.scoring_job import ScoringJob
 from gpt_export.scoring.scoring_work import ScoringSetup
-from gpt_export.scoring.settings import EngineSettings, ScoreSettings
+from gpt_export.scoring.settings import PART_TOKENS, PART_WINDOWS, EngineSettings, ScoreSettings
 from gpt_export.scoring.totals import Totals
 
 
@@ -63,7 +63,7 @@ class Scores:
             window=window,
             stride=stride,
             whole_windows=settings.whole_windows,
-            part_tokens=settings.part_tokens,
+            part_tokens=settings.part_tokens or max(PART_TOKENS, PART_WINDOWS * window),
         )
         self.totals = Totals()
 
@@ -99,6 +99,7 @@ class Scores:
     def record(self) -> dict[str, Any]:
         """What decides the figures, in JSON values."""
         settings = self._settings.to_dict() | {"window": self._planner.window, "stride": self._planner.stride}
+        settings["part_tokens"] = self._planner.part_tokens
         manifest = self._artifact.manifest
         return {"kind": "score", "artifact": manifest.name, "digest": manifest.to_dict()["digest"], **settings}
 

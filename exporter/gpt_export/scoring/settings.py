@@ -8,8 +8,10 @@ from typing import Any, Literal, get_args
 from gpt_export.errors import ConfigError
 
 Engine = Literal["local", "ray", "inline"]
-PART_TOKENS = 1 << 15
-"""A part of the results covers about so many tokens: what is lost when a run is killed."""
+PART_TOKENS = 1 << 13
+"""A part of the results covers about so many tokens: what is done again when a run was killed."""
+PART_WINDOWS = 4
+"""And no fewer than so many windows: what a part says of each position is then little beside its tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,8 @@ class ScoreSettings:
     """Tokens from one window to the next; None is the window."""
     whole_windows: bool = False
     """Leave out what does not fill a window, as benchmarks do."""
-    part_tokens: int = PART_TOKENS
+    part_tokens: int | None = None
+    """Tokens that results are written for together; None is `PART_TOKENS`, or more for long windows."""
     source_options: dict[str, Any] = field(default_factory=dict)
     """What `read_source` takes beside the name of `against`."""
 
@@ -44,7 +47,7 @@ class ScoreSettings:
             raise ConfigError(f"a window of {self.window} tokens scores none; pass at least 2")
         if self.stride is not None and self.stride < 1:
             raise ConfigError(f"stride {self.stride} is out of range; pass at least 1")
-        if self.part_tokens < 1:
+        if self.part_tokens is not None and self.part_tokens < 1:
             raise ConfigError(f"part_tokens {self.part_tokens} is out of range; pass at least 1")
 
     @property
