@@ -11,6 +11,9 @@ from gpt_export.cli.corpus_options import engine_of, engine_options, token_progr
 from gpt_export.cli.errors import run_options
 from gpt_export.cli.options import as_json, echo_json, source_options
 
+DECISIVE = ("variant", "against", "against_variant", "window", "stride", "whole_windows")
+"""Options that are fields of `ScoreSettings`."""
+
 
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
@@ -35,9 +38,6 @@ def score(
     output: Path | None,
     resume: bool,
     strict: bool,
-    config_file: Path | None,
-    heads: int | None,
-    weights: Path | None,
     **options: Any,
 ) -> None:
     """Measure the perplexity of the model in ARTIFACT on TEXTs, and how far it is from another.
@@ -55,9 +55,9 @@ def score(
     if resume and output is None:
         raise ConfigError("--resume goes on with what is in a folder; name it with --output")
     engine = engine_of(options)
-    said = {"config_file": config_file, "heads": heads, "weights": weights}
-    source = {key: value for key, value in said.items() if value is not None}
-    settings = ScoreSettings(**options, source_options=source)
+    decisive = {name: options.pop(name) for name in DECISIVE}
+    source = {key: value for key, value in options.items() if value is not None}  # what is said of --against
+    settings = ScoreSettings(**decisive, source_options=source)
     corpus = open_corpus(texts, field=field, as_ids=as_ids)
     with token_progress() as on_progress:
         scores = Scores(
