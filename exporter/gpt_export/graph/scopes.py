@@ -11,6 +11,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -19,14 +20,27 @@ from torch import nn
 _compiling = threading.RLock()
 
 
+class _Apart(torch.jit._recursive.ConcreteTypeStore):
+    """Compiles every part for itself, those of one kind too."""
+
+    def get_or_create_concrete_type(self, nn_module: nn.Module) -> Any:
+        self.type_store.pop(type(nn_module), None)
+        return super().get_or_create_concrete_type(nn_module)  # type: ignore[no-untyped-call]
+
+
 @contextlib.contextmanager
-def types_of_its_own() -> Iterator[None]:
-    """Inside, what is scripted shares no compiled type with anything else; one thread at a time."""
+def types_of_its_own(*, apart: bool) -> Iterator[None]:
+    """Inside, what is scripted shares no compiled type with anything else; one thread at a time.
+
+    Args:
+        apart: nor do the parts of one module, which costs time for each of them. When torch exports it writes into what
+            it compiled: of parts that share a type only the first keeps the names of what is in it.
+    """
     with _compiling:
         _take_the_first_list()
         recursive = torch.jit._recursive
         shared = recursive.concrete_type_store
-        recursive.concrete_type_store = recursive.ConcreteTypeStore()
+        recursive.concrete_type_store = (_Apart if apart else recursive.ConcreteTypeStore)()
         try:
             yield
         finally:

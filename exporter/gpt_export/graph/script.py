@@ -18,14 +18,17 @@ from gpt_export.graph.scopes import types_of_its_own
 logger = logging.getLogger(__name__)
 
 
-def script(module: nn.Module) -> torch.jit.ScriptModule:
+def script(module: nn.Module, *, apart: bool = False) -> torch.jit.ScriptModule:
     """`module` compiled by `torch.jit.script` (a script, not a trace), sharing its parameters.
+
+    Args:
+        apart: compile equal parts each for itself, so that a graph made of it has the names of all.
 
     Raises:
         ScriptError: the module uses what TorchScript does not compile; the message has torch's reason, file and line.
     """
     try:
-        with deprecations_hidden(), types_of_its_own():
+        with deprecations_hidden(), types_of_its_own(apart=apart):
             scripted: torch.jit.ScriptModule = torch.jit.script(module)
     except Exception as error:  # torch raises a dozen unrelated types here, RuntimeError and OSError among them
         what = "rewrite that line" if user_frame(error) else "write that part"
@@ -55,7 +58,7 @@ def script_cached(decoder: nn.Module, n_layers: int) -> torch.jit.ScriptModule:
         *(f"    x, key_{i}, value_{i} = self.trf_blocks[{i}](x, bias, past_key_{i}, past_value_{i})" for i in layers),
         f"    return self.head(x), {present}",
     ]
-    scripted = script(decoder)
+    scripted = script(decoder, apart=True)
     scripted.define("\n".join(lines) + "\n")
     return scripted
 

@@ -105,7 +105,7 @@ def test_by_the_other_road_it_is_the_same_bytes_twice() -> None:
 def test_parts_of_lists_have_the_path_of_the_module(alone: dict[str, bytes]) -> None:
     names = " ".join(node.name for node in onnx.load_from_string(alone["lists"]).graph.node)
     assert "/blocks.0/steps.0/" in names
-    assert "/blocks.0/steps.1/" in names
+    assert "/blocks.1/steps.1/" in names
     assert " /0/" not in names
 
 
