@@ -301,10 +301,12 @@ def largest_perplexity_change(results: Sequence[CaseResult]) -> float | None:
 def _worst(results: tuple[CaseResult, ...]) -> dict[str, Any]:
     return {
         "cases": len(results),
+        "passed": all(result.passed for result in results),
         "bounded": all(result.limit is not None for result in results),
         "positions": sum(result.positions for result in results),
         "max_abs": max(result.max_abs for result in results),
         "worst_ratio": max(result.worst_ratio for result in results),
+        "strain": max(result.strain for result in results),
         "sqnr_db": min((result.sqnr_db for result in results if result.sqnr_db is not None), default=None),
         "kl_mean": max(result.kl_mean for result in results),
         "kl_max": max(result.kl_max for result in results),

@@ -14,6 +14,7 @@ from gpt_export.passes import fused_passes, half_passes, quantizing_passes, run_
 from gpt_export.passes.certificate import check_fusions, check_quantized, operator_counts
 from gpt_export.passes.quantized.quantize_products import COVERAGE
 from gpt_export.pipeline.config import ExportConfig
+from gpt_export.progress import OnPart, ignore_part
 from gpt_export.runtime.signature import CacheDType
 from gpt_export.sources.source import Source
 from gpt_export.weights.layout import layout_of
@@ -64,11 +65,13 @@ def write_variant(
     config: ExportConfig,
     path: Path,
     calibrated: Mapping[tuple[str, ...], Codes] | None = None,
+    on_part: OnPart = ignore_part,
 ) -> OnnxFile:
     """Writes `base` in a precision to `path`.
 
     Args:
         calibrated: codes that are known already, see `QuantizedWeights`.
+        on_part: told of every weight that is written.
 
     Raises:
         ConfigError, GraphError, OSError: as in `write_onnx`.
@@ -100,4 +103,5 @@ def write_variant(
         cache=source.cache,
         single_file=config.single_file,
         facts=facts,
+        on_part=on_part,
     )

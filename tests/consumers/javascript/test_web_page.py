@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from gpt_export.artifact.manifest import VARIANTS
 from gpt_export.gate.limits import LIMITS
 from gpt_export.runtime.session import Session
-from gpt_export.targets.facts import VARIANTS
 from gpt_export_models.tokenizer import Gpt2Tokenizer
 
 from tests.browser.chromium import find_chromium

@@ -168,7 +168,7 @@ def test_gate_report_publishes_and_says_so_on_the_screen(user_module: Callable[[
         (["onnx", "--text", ""], 2, ["the text '' gives no token"]),
         (["onnx", "--text", "word " * 1100], 2, ["1101 tokens, the context is 1024; shorten the text"]),
         (["onnx", TINY, "--text", "x"], 2, ["no tokenizer for it; leave "]),
-        (["validate", "nowhere"], 1, ["nowhere is not an artifact", "name an artifact folder"]),
+        (["validate", "nowhere"], 1, ["nowhere does not exist", "name an artifact folder"]),
         (["inspect", "nowhere"], 1, ["nowhere does not exist"]),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,

@@ -89,7 +89,7 @@ def test_missing_packages_are_a_sentence(tiny: Path, tmp_path: Path, cli: Callab
 
 def test_an_unknown_variant_or_artifact_is_a_sentence(tiny: Path, tmp_path: Path, cli: Callable[..., Run]) -> None:
     cli("serve", tiny, "--variant", "int3", "--no-browser").refused(1, "no variant 'int3'", "fp32")
-    cli("serve", tmp_path / "none", "--no-browser").refused(1, "not an artifact")
+    cli("serve", tmp_path / "none", "--no-browser").refused(1, "none does not exist")
 
 
 def test_a_browser_is_opened_only_where_there_is_a_screen(
