@@ -41,7 +41,8 @@ def next_steps(shown: Path, manifest: Manifest, asked: Asked, tokenizer: Tokeniz
         tokenizer: the artifact's.
     """
     folder = str(shown)
-    again = [] if manifest.source.get("kind") == "seeded" else asked.options()
+    made_again = manifest.source.get("kind") == "seeded" and "quantized_from" not in manifest.source
+    again = [] if made_again else asked.options()
     yield shlex.join(["gpt-export", "validate", folder, *again])
     yield shlex.join(["gpt-export", "inspect", folder])
     if not manifest.variants:

@@ -77,7 +77,7 @@ def publish(
         target = output or ARTIFACTS / f"{found.name}{suffix}"
         if html:
             refuse_inside(html, target)
-        with _refusal_shown(html, found.name):
+        with refusal_shown(html, found.name):
             artifact = export(found, config, target, replace=force, on_stage=on_stage)
     if html:
         write_page(html, (artifact.folder / REPORT_NAME).read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ def publish(
 
 
 @contextlib.contextmanager
-def _refusal_shown(html: Path | None, name: str) -> Iterator[None]:
+def refusal_shown(html: Path | None, name: str) -> Iterator[None]:
     """Writes the page of a comparison that fails inside, for which nothing is published; the error goes on."""
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -40,32 +41,40 @@ def _files(manifest: Manifest) -> list[str]:
 def _verdicts(parity: Mapping[str, Any]) -> Iterator[str]:
     """A line for each file that was run and for what was read of the files, the verdict first."""
     yield ""
-    names = {target: target_words(target) for target in parity["targets"]}
-    width = max(map(len, (*names.values(), "weights")))
-    for target, figures in parity["targets"].items():
-        change = figures["perplexity_change"]
-        said = [
-            f"{figures['cases']} cases, {figures['positions']} positions",
-            f"{figures['strain']:.0%} of the limit",
-            f"top-1 {'100%' if figures['top1_agreement'] == 1 else format(figures['top1_agreement'], '.1%')}",
-        ]
-        said += [f"perplexity {change:+.2%}"] if change is not None and not figures["bounded"] else []
-        yield f"  {_mark(figures['passed'])}  {names[target]:<{width}}  {', '.join(said)}"
-    yield from _weights(parity, width)
+    found = [(figures["passed"], target_words(target), _ran(figures)) for target, figures in parity["targets"].items()]
+    found += _read(parity)
+    width = max(len(name) for _, name, _ in found)
+    for passed, name, said in found:
+        yield f"  {'passed' if passed else 'FAILED'}  {name:<{width}}  {said}"
 
 
-def _weights(parity: Mapping[str, Any], width: int) -> Iterator[str]:
+def _ran(figures: Mapping[str, Any]) -> str:
+    change, top1 = figures["perplexity_change"], figures["top1_agreement"]
+    said = [
+        f"{figures['cases']} cases, {figures['positions']} positions",
+        f"{figures['strain']:.0%} of the limit",
+        f"top-1 {'100%' if top1 == 1 else format(top1, '.1%')}",
+    ]
+    said += [f"perplexity {change:+.2%}"] if change is not None and not figures["bounded"] else []
+    return ", ".join(said)
+
+
+def _read(parity: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
+    """What was compared without running: weights that are stored as they are by their bits, codes by their meaning."""
     if weights := parity["weights"]:
         equal = weights["checked"] - len(weights["mismatches"])
-        exact = " that are stored as they are" if parity["quantized"] else ""
-        yield (
-            f"  {_mark(weights['passed'])}  {'weights':<{width}}  {equal} of {weights['checked']}{exact}, "
-            "equal bit for bit"
-        )
+        exact = " that are stored as they are," if parity["quantized"] else ""
+        yield weights["passed"], "weights", f"{equal} of {weights['checked']}{exact} equal bit for bit"
     for variant, found in parity["quantized"].items():
-        worst = "" if found["worst_sqnr_db"] is None else f", the worst {found['worst_sqnr_db']:.0f} dB from its source"
         told = any(str(fault).startswith(f"{variant}, ") for fault in parity["faults"])
-        yield f"  {_mark(not told)}  {variant:<{width}}  {found['matrices']} matrices of codes read back{worst}"
+        yield not told, f"{variant} codes", codes_words(found)
+
+
+def codes_words(found: Mapping[str, Any]) -> str:
+    """What was found of a file's quantised matrices."""
+    worst = found["worst_sqnr_db"]
+    near = "" if worst is None else f", SQNR at least {worst:.0f} dB"
+    return f"{found['matrices']} matrices, each read back and compared with its source{near}"
 
 
 def _remarks(parity: Mapping[str, Any]) -> Iterator[str]:
@@ -81,10 +90,6 @@ def _remarks(parity: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"  FAILED {failure}" for failure in parity["failures"])
 
 
-def _mark(passed: bool) -> str:
-    return "passed" if passed else "FAILED"
-
-
 def target_words(target: str) -> str:
     """What a target of a comparison is called for a person: the float32 graph by its precision."""
     return {"onnx": "fp32", "torchscript": "TorchScript"}.get(target, target)
@@ -94,7 +99,8 @@ def fitted(line: str) -> str:
     """The line, broken between words to the width of the terminal and indented behind the first; as it is in a pipe."""
     if not sys.stdout.isatty():
         return line
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    head = re.match(r"  (?:passed|FAILED)  .+?  +(?=\S)", line)
+    indent = " " * (len(head[0]) if head else len(line) - len(line.lstrip()) + 2)
     width = max(40, shutil.get_terminal_size().columns - 1)
     whole = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(whole) if len(line) > width else line

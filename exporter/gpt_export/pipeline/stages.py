@@ -42,17 +42,27 @@ _BITS: Mapping[Precision, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
 
 
 def export(
-    source: Source, config: ExportConfig, output: Path, *, replace: bool = False, on_stage: OnStage = ignore
+    source: Source,
+    config: ExportConfig,
+    output: Path,
+    *,
+    model: ir.Model | None = None,
+    replace: bool = False,
+    on_stage: OnStage = ignore,
 ) -> Artifact:
     """Publishes a validated artifact at `output`, or raises and leaves `output` untouched.
+
+    Args:
+        model: the graph of `source` where there is one already, its weights inputs; made if left out.
 
     Raises:
         GptExportError: what failed, with its exit code; `ParityError` when the outputs or weights are not the
             reference's and the gate is enforced.
     """
     check_output(output, replace=replace)
-    source, model = without_script(source, config), None
-    if config.onnx:
+    if model is None:
+        source = without_script(source, config)
+    if config.onnx and model is None:
         source, model = source_and_graph(source, config, on_stage)
     config = settled(config, source)
     cases = choose_cases(source, config.gate_settings)
