@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_export.artifact.manifest import Manifest
+from gpt_export.gate.report import target_words
 from gpt_export.report.page import REPORT_NAME
 
 FILES = ("onnx/", "torchscript/")
@@ -88,11 +89,6 @@ def _remarks(parity: Mapping[str, Any]) -> Iterator[str]:
     if judge := parity.get("judged_against"):
         yield f"  judged against {judge}"
     yield from (f"  FAILED {failure}" for failure in parity["failures"])
-
-
-def target_words(target: str) -> str:
-    """What a target of a comparison is called for a person: the float32 graph by its precision."""
-    return {"onnx": "fp32", "torchscript": "TorchScript"}.get(target, target)
 
 
 def fitted(line: str) -> str:

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt_export.artifact.machine import in_words
-from gpt_export.cli.publish_text import codes_words, target_words
-from gpt_export.gate.report import CaseResult, ParityReport
+from gpt_export.cli.publish_text import codes_words
+from gpt_export.gate.report import CaseResult, ParityReport, target_words
 
 WIDTH = 100
 """Columns of the report where there is no terminal to ask."""

@@ -292,6 +292,11 @@ class ParityReport:
         return self.summary() | {"cases": cases, "layers": layers, "opened": self.opened}
 
 
+def target_words(target: str) -> str:
+    """What a target is called for a person: the float32 graph by its precision."""
+    return {"onnx": "fp32", "torchscript": "TorchScript"}.get(target, target)
+
+
 def largest_perplexity_change(results: Sequence[CaseResult]) -> float | None:
     """The change of perplexity that is largest in size, None where none was judged."""
     changes = [change for result in results if (change := result.judged_perplexity_change) is not None]

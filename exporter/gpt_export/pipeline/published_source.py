@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError
+from gpt_export.pipeline.variants import FUSED
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.signature import CacheShape
 from gpt_export.runtime.tokenizing import open_tokenizer
@@ -49,6 +50,7 @@ def published_source(artifact: Artifact) -> tuple[Source, ir.Model]:
     model = ir.load(path)
     layouts = {name: Layout.from_dict(value) for name, value in manifest.variants[BASE]["weights"].items()}
     weights = _weights(model, layouts, artifact)
+    model.meta[FUSED] = manifest.variants[BASE].get("profile") == "ort"
     cache, found = manifest.variants[BASE]["cache"], manifest.model
     judge = found.get("judged_against")
     session = Session.of(artifact, BASE, prepack=False)
@@ -77,10 +79,13 @@ def _weights(model: ir.Model, layouts: Mapping[str, Layout], artifact: Artifact)
     """Turns initializers with a layout into inputs; gives their numbers by the names of their sources."""
     weights: dict[str, Tensor] = {}
     graph = model.graph
-    for name, layout in layouts.items():
-        value = graph.initializers.get(name)
-        if value is None or value.const_value is None:
-            raise ArtifactError(f"{artifact.folder} has no weight {name}, which its manifest names; export it again")
+    if missing := layouts.keys() - graph.initializers.keys():
+        raise ArtifactError(
+            f"{artifact.folder} has no weight {min(missing)}, which its manifest names; export it again"
+        )
+    for name in [name for name in graph.initializers if name in layouts]:  # in the order in which they were written
+        value, layout = graph.initializers[name], layouts[name]
+        assert value.const_value is not None
         tensor = _mapped(value.const_value.numpy())
         rows = tensor.T if layout.transposed else tensor
         for i, source in enumerate(layout.sources):

@@ -22,6 +22,8 @@ from gpt_export.weights.onnx_file import OnnxFile, write_onnx
 from gpt_export.weights.quantize.schemes import PLANS, Precision
 from gpt_export.weights.quantize.weights import Codes, QuantizedWeights
 
+FUSED = "gpt_export_fused"
+"""Set on a model that is in onnxruntime's operators already."""
 _ATTENTION = "GroupQueryAttention"
 VARIANT_PATHS: Mapping[Precision, str] = {
     "fp32": "onnx/model.onnx",
@@ -38,7 +40,7 @@ def in_profile(portable: ir.Model, source: Source, config: ExportConfig) -> ir.M
     Raises:
         GraphError: a fusion did not take place.
     """
-    if config.profile != "ort":
+    if config.profile != "ort" or portable.meta.get(FUSED):
         return portable
     fused = run_passes(portable, fused_passes(source.weights, source.context_length))
     if source.cache and 0 < operator_counts(fused).get(_ATTENTION, 0) < source.cache.n_layers:
