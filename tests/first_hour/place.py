@@ -19,7 +19,7 @@ from tests.byte_gpt import CONFIG, byte_tokenizer
 from tests.integration.checkpoints import nanogpt
 from tests.trained_gpt import CALIBRATION, HELD_OUT, trained_gpt
 
-SMALL: dict[str, Any] = {"emb_dim": 16, "n_layers": 1, "n_heads": 2, "context_length": 48}
+SMALL: dict[str, Any] = {"emb_dim": 16, "n_layers": 1, "n_heads": 2, "context_length": 24}
 MY_MODEL = f"""
 import torch
 

@@ -85,7 +85,7 @@ class Texts:
 
         Args:
             max_new_tokens: how many tokens; 50, or as many as the context has room for, if left out.
-            temperature, top_k, top_p, min_p, repetition_penalty, seed: as in `Session.generate`.
+            temperature: as in `Session.generate`, and so are the next five.
 
         Raises:
             TextError: the prompt gives no token, or more than the context holds.
