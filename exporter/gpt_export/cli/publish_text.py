@@ -12,6 +12,7 @@ from typing import Any
 
 from gpt_export.artifact.manifest import Manifest
 from gpt_export.gate.report import target_words
+from gpt_export.report.figures import size
 from gpt_export.report.page import REPORT_NAME
 
 FILES = ("onnx/", "torchscript/")
@@ -36,7 +37,7 @@ def _files(manifest: Manifest) -> list[str]:
     others = [path for path in manifest.files if path.startswith(FILES) and path not in order]
     paths = [path for path in (*order, *others) if path in manifest.files]
     width = max(map(len, paths), default=0)
-    return [f"  {path:<{width}}  {manifest.files[path]['size_bytes'] / 1e6:>9,.1f} MB" for path in paths]
+    return [f"  {path:<{width}}  {size(manifest.files[path]['size_bytes']):>9}" for path in paths]
 
 
 def _verdicts(parity: Mapping[str, Any]) -> Iterator[str]:
