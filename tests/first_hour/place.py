@@ -17,7 +17,7 @@ from gpt_export_models.gpt import GPTModel
 from tests import samples
 from tests.byte_gpt import CONFIG, byte_tokenizer
 from tests.integration.checkpoints import nanogpt
-from tests.trained_gpt import CALIBRATION, HELD_OUT, trained_gpt
+from tests.trained_gpt import CALIBRATION, HELD_OUT
 
 SMALL: dict[str, Any] = {"emb_dim": 16, "n_layers": 1, "n_heads": 2, "context_length": 24}
 MY_MODEL = f"""
@@ -49,8 +49,12 @@ def stand_in_packages(folder: Path) -> Path:
     return folder
 
 
-def furnish(folder: Path) -> None:
-    """Writes what the docs take for granted: checkpoints, a class of one's own, texts."""
+def furnish(folder: Path, trained: Path) -> None:
+    """Writes what the docs take for granted: checkpoints, a class of one's own, texts.
+
+    Args:
+        trained: the checkpoint of `tests.trained_gpt`.
+    """
     model = samples.seeded(GPTModel(GPTConfig.from_dict(CONFIG)))
     torch.save(model.state_dict(), folder / "model.pth")
     (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
@@ -61,20 +65,20 @@ def furnish(folder: Path) -> None:
     torch.save(samples.seeded(space["GPT"]()).state_dict(), folder / "ckpt.pt")
     for name, text in (("text.txt", CALIBRATION), ("train.txt", CALIBRATION), ("held-out.txt", HELD_OUT)):
         (folder / name).write_text(text, encoding="utf-8")
-    trained_folder(folder / "path" / "to" / "gpt2")
+    trained_folder(folder / "path" / "to" / "gpt2", trained)
     llama_folder(folder / "path" / "to" / "llama")
 
 
-def trained_folder(folder: Path) -> Path:
+def trained_folder(folder: Path, trained: Path) -> Path:
     """The small trained GPT as a Hugging Face folder, its tokenizer beside it."""
     transformers = pytest.importorskip("transformers", reason="it writes the folder: pip install 'gpt-export[hf]'")
-    mine = trained_gpt()
-    shape = mine.state_dict()["tok_emb.weight"].shape
+    state = torch.load(trained, weights_only=True)
+    shape = state["tok_emb.weight"].shape
     config = transformers.GPT2Config(
         vocab_size=shape[0], n_embd=shape[1], n_positions=64, n_layer=2, n_head=4, bos_token_id=256, eos_token_id=256
     )
     theirs = transformers.GPT2LMHeadModel(config)
-    theirs.load_state_dict(_in_their_names(mine.state_dict()), strict=False)
+    theirs.load_state_dict(_in_their_names(state), strict=False)
     theirs.save_pretrained(folder)
     byte_tokenizer().save(str(folder / "tokenizer.json"))
     return folder

@@ -84,21 +84,6 @@ def run(
     return go
 
 
-@pytest.fixture(scope="session")
-def trained_small(tmp_path_factory: pytest.TempPathFactory, furnished: Path) -> Path:
-    """The trained GPT's artifact with the variants that the docs open."""
-    import gpt_export
-
-    from tests.sharing import made_once
-
-    def make(folder: Path) -> None:
-        text = (furnished / "text.txt").read_text("utf-8")
-        source = furnished / "path" / "to" / "gpt2"
-        gpt_export.export(source, folder / "artifact", precisions=("fp32", "int8", "int4"), calibration=text)
-
-    return made_once(tmp_path_factory, "documented", make) / "artifact"
-
-
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
 def test_every_command_of_the_page_runs_as_written(page: Path, run: Callable[[Line], Run]) -> None:
     for line in commands(page):

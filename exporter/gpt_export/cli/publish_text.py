@@ -15,6 +15,8 @@ from gpt_export.gate.report import target_words
 from gpt_export.report.figures import size
 from gpt_export.report.page import REPORT_NAME
 
+TARGETS = ("onnx", "fp16", "int8", "int4", "torchscript")
+"""In the order in which they are told."""
 FILES = ("onnx/", "torchscript/")
 
 
@@ -43,7 +45,11 @@ def _files(manifest: Manifest) -> list[str]:
 def _verdicts(parity: Mapping[str, Any]) -> Iterator[str]:
     """A line for each file that was run and for what was read of the files, the verdict first."""
     yield ""
-    found = [(figures["passed"], target_words(target), _ran(figures)) for target, figures in parity["targets"].items()]
+    order = [target for target in TARGETS if target in parity["targets"]]  # JSON has them by the alphabet
+    found = [
+        (parity["targets"][name]["passed"], target_words(name), _ran(parity["targets"][name]))
+        for name in dict.fromkeys((*order, *parity["targets"]))
+    ]
     found += _read(parity)
     width = max(len(name) for _, name, _ in found)
     for passed, name, said in found:
@@ -67,7 +73,8 @@ def _read(parity: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         equal = weights["checked"] - len(weights["mismatches"])
         exact = " that are stored as they are," if parity["quantized"] else ""
         yield weights["passed"], "weights", f"{equal} of {weights['checked']}{exact} equal bit for bit"
-    for variant, found in parity["quantized"].items():
+    for variant in sorted(parity["quantized"], key=TARGETS.index):
+        found = parity["quantized"][variant]
         told = any(str(fault).startswith(f"{variant}, ") for fault in parity["faults"])
         yield not told, f"{variant} codes", codes_words(found)
 
