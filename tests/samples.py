@@ -196,11 +196,6 @@ class NoOperator(WithEmbedding):
         return torch.special.bessel_j0(self.head(self.emb(ids)))
 
 
-class ReturnsHalf(Plain):
-    def forward(self, ids: Tensor) -> Tensor:
-        return super().forward(ids).half()
-
-
 class ReturnsPair(WithEmbedding):
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         x = self.emb(ids)

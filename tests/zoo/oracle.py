@@ -52,6 +52,10 @@ def widened(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     floats = [value for value in [*module.parameters(), *module.buffers()] if value.is_floating_point()]
     if all(value.dtype == dtype for value in floats):
         return module
+    for part in module.modules():  # what hooks computed in the last run cannot be copied with its history
+        for name, value in list(vars(part).items()):
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                setattr(part, name, value.detach())
     wide = copy.deepcopy(module)._apply(lambda value: _cast(value, dtype))
     for part in wide.modules():
         for name, value in list(vars(part).items()):

@@ -29,12 +29,6 @@ def measure_noise(module: nn.Module, ids: NDArray[np.int64]) -> float | None:
     return None if error is None else rounded(error[0] / error[1]) if error[1] else 0.0
 
 
-def assumed_noise(module: nn.Module) -> float:
-    """The noise of a module that does not run in float64: `ASSUMED_NOISE`, or its narrowest weights' own precision."""
-    kinds = {tensor.dtype for tensor in module.state_dict().values() if tensor.is_floating_point()}
-    return max([ASSUMED_NOISE, *(torch.finfo(kind).eps for kind in kinds)])
-
-
 def measure_error(module: nn.Module, ids: NDArray[np.int64]) -> tuple[float, float] | None:
     """Largest float32 error over `ids`, and the root mean square of the logits; None if float64 fails.
 

@@ -17,7 +17,7 @@ from gpt_export.errors import ArtifactError, ConfigError, GptExportError, Source
 from gpt_export.gate.appeal import Appeal, excused, unsteady_notes
 from gpt_export.gate.case import Case, Need
 from gpt_export.gate.limits import Limits
-from gpt_export.gate.noise import NOISE_CEILING, assumed_noise, measure_noise
+from gpt_export.gate.noise import ASSUMED_NOISE, NOISE_CEILING, measure_noise
 from gpt_export.gate.opened import Describe, open_case
 from gpt_export.gate.parity import Logits, Tolerance, compare
 from gpt_export.gate.reference import reference_faults
@@ -201,7 +201,7 @@ def probe_noise(reference: nn.Module, cases: Iterable[Case]) -> tuple[float, tup
         others = [measure_noise(reference, np.ascontiguousarray(row)) for row in rows[:MORE_PROBES]]
         noise = min(noise, *(other for other in others if other))
     if noise is None:
-        noise = assumed_noise(reference)
+        noise = ASSUMED_NOISE
         return noise, (f"the reference does not run in float64; its noise is taken to be {noise:.2g}",)
     return noise, ()
 

@@ -21,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.onnx._internal.exporter import _decomp, _fx_passes
 from torch.onnx._internal.fx.passes import type_promotion
 
+from gpt_export.graph.complex_moves import moves_complex, on_pairs
 from gpt_export.graph.mutation import NotLocalError, without_mutation
 
 logger = logging.getLogger(__name__)
@@ -68,8 +69,28 @@ def _var_correction(
     return _variance(x, dim, 1.0 if correction is None else correction, keepdim=keepdim)
 
 
-_OWN: Mapping[Any, Callable[..., Any]] = {_ATEN.var.dim: _var_dim, _ATEN.var.correction: _var_correction}
-"""Decompositions that give a shorter graph than torch's."""
+def _slice_scatter(
+    x: Tensor, source: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Tensor:
+    """`x` with `source` in a part of one axis, joined from pieces; a scatter hides in numbers what it does to axes."""
+    if step != 1:
+        return _ATEN.slice_scatter.default(x, source, dim, start, end, step)  # type: ignore[no-any-return]
+    first = 0 if start is None else start
+    before, behind = x.narrow(dim, 0, first), _ATEN.slice.Tensor(x, dim, first + source.shape[dim], x.shape[dim])
+    pieces = [piece for piece in (before, source, behind) if not _is_empty(piece, dim)]
+    return torch.cat(pieces, dim)
+
+
+def _is_empty(x: Tensor, dim: int) -> bool:
+    return isinstance(x.shape[dim], int) and x.shape[dim] == 0
+
+
+_OWN: Mapping[Any, Callable[..., Any]] = {
+    _ATEN.var.dim: _var_dim,
+    _ATEN.var.correction: _var_correction,
+    _ATEN.slice_scatter.default: _slice_scatter,
+}
+"""Decompositions that give a shorter graph than torch's, or one whose axes are plain to see."""
 
 
 @contextlib.contextmanager
@@ -84,13 +105,15 @@ def lowered_in_place() -> Iterator[list[ExportedProgram]]:
     rerun = interpreter.run_node
 
     def decompose(program: ExportedProgram, registry: Any) -> ExportedProgram:
-        registered = set(_decomp.get_onnx_implemented_overloads(registry))
+        registered = set(_decomp.get_onnx_implemented_overloads(registry)) - {_ATEN.slice_scatter.default}
         table = {**_decomp.create_onnx_friendly_decomposition_table(registered), **_OWN}
         try:
             _lower(program, registered, table)
         except NotLocalError as reason:
             logger.info("lowering the whole program: %s", reason)
             program = whole(program, registry)
+            with contextlib.suppress(NotLocalError):  # now it writes into nothing, and some of `_OWN` may fit
+                _lower(program, registered, table)
         lowered.append(program)
         return program
 
@@ -146,6 +169,8 @@ def _lower_node(node: fx.Node, registered: set[Any], table: dict[Any, Callable[.
         node.graph.erase_node(node)
     elif node.target in _SAME_AS_INPUT and not _trains(node):
         _replace(node, node.args[0])
+    elif moves_complex(node):
+        on_pairs(node)
     elif node.target not in registered:
         _expand(node, registered, table)
 

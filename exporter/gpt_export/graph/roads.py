@@ -13,7 +13,8 @@ from gpt_export.errors import GraphError, ScriptError
 from gpt_export.graph.road_names import Road, TakenRoad
 from gpt_export.graph.script import script
 from gpt_export.graph.to_onnx import to_onnx
-from gpt_export.runtime.signature import Signature
+from gpt_export.runtime.signature import DECODER_NAMES, Signature
+from gpt_export.weights.layout import layout_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,18 +72,27 @@ def build(
         return _with_weights_if_needed(make, skeleton, reference)
 
     if road == "script":
-        return BuiltGraph(model=by_script(), road="script")
+        return BuiltGraph(model=_with_free_names(by_script()), road="script")
     if road == "export":
-        return BuiltGraph(model=by_export(), road="export")
+        return BuiltGraph(model=_with_free_names(by_export()), road="export")
     try:
-        return BuiltGraph(model=by_script(), road="script")
+        return BuiltGraph(model=_with_free_names(by_script()), road="script")
     except (ScriptError, GraphError) as error:
         why_not = str(error)
     logger.info("not by script: %s", why_not)
     try:
-        return BuiltGraph(model=by_export(), road="export", why_not=why_not)
+        return BuiltGraph(model=_with_free_names(by_export()), road="export", why_not=why_not)
     except GraphError as error:
         raise GraphError(f"by script: {why_not}; by torch.export: {error}") from error
+
+
+def _with_free_names(model: ir.Model) -> ir.Model:
+    """`model`, its weights renamed that are called as inputs and outputs of a graph with a cache are."""
+    for value in model.graph.inputs:
+        name = str(value.name)
+        if layout_of(value) and name.startswith(DECODER_NAMES):
+            value.name = f"module.{name}"
+    return model
 
 
 def _with_weights_if_needed(

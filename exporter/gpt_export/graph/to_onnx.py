@@ -17,6 +17,7 @@ import torch
 from gpt_export.errors import ConfigError, GraphError
 from gpt_export.graph.opsets import check_opset
 from gpt_export.graph.script import deprecations_hidden, example_run_skipped, graph_dumps_logged, reason
+from gpt_export.graph.widen import widen_halves
 from gpt_export.runtime.signature import Dim, Signature, TensorSpec
 from gpt_export.weights.layout import Layout, set_layout
 
@@ -67,7 +68,7 @@ def to_onnx(
             f"the scripted module does not become an ONNX graph: {reason(error)}; "
             "write that part with operators that ONNX has"
         ) from error
-    model = ir.from_proto(onnx.load_from_string(buffer.getvalue()))
+    model = _read(buffer.getvalue())
     apply_signature(model.graph, signature)
     for value in model.graph.inputs[len(signature.inputs) :]:
         set_layout(value, Layout.of(str(value.name)))
@@ -75,12 +76,23 @@ def to_onnx(
     return model
 
 
+def _read(serialized: bytes) -> ir.Model:
+    try:
+        return ir.from_proto(onnx.load_from_string(serialized))
+    except Exception as error:  # a list of tensors that grows in a loop, whose type torch writes in part
+        raise GraphError(
+            "the scripted module becomes a graph that is not valid ONNX; stack tensors in place of lists that grow in "
+            "a loop"
+        ) from error
+
+
 def apply_signature(graph: ir.Graph, signature: Signature) -> None:
-    """Gives the inputs and outputs of `graph` the dims that the signature names.
+    """Gives the inputs and outputs of `graph` the dims that the signature names, and its 16-bit floats 32 bits.
 
     Raises:
         GraphError: they have other names, element types or numbers of axes than the signature.
     """
+    widen_halves(graph)
     for values, specs, what in (
         (graph.inputs[: len(signature.inputs)], signature.inputs, "inputs"),
         (graph.outputs, signature.outputs, "outputs"),

@@ -103,7 +103,7 @@ def run_passes(model: ir.Model, passes: list[PassBase]) -> ir.Model:
     """`model` after all `passes`, in their order; the model given is left as it was.
 
     Raises:
-        GraphError: a pass failed; the message names it.
+        GraphError: a pass refused the graph, or failed; then the message names it.
     """
     before = len(model.graph)
     meta = dict(model.meta)
@@ -112,6 +112,8 @@ def run_passes(model: ir.Model, passes: list[PassBase]) -> ir.Model:
     for graph_pass in passes:
         try:
             model = graph_pass(model).model
+        except GraphError:
+            raise
         except Exception as error:  # whatever a pass trips over
             raise GraphError(f"the pass {type(graph_pass).__name__} failed: {error}; please report this") from error
     logger.info("passes took the graph from %d to %d nodes", before, len(model.graph))

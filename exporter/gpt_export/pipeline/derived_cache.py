@@ -5,26 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 from functools import partial
-from typing import Any
 
 import onnx_ir as ir
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from gpt_export.passes.cache import CacheRefusedError, derive_cache
 from gpt_export.passes.cache.last_rows import score_every_position
 from gpt_export.runtime.signature import CacheShape
 from gpt_export.sources.source import Source
+from gpt_export.weights.numbers import numbers_of
 
 logger = logging.getLogger(__name__)
-
-
-def _numbers(tensor: Tensor) -> NDArray[Any]:
-    """A weight as the graph has it: 16-bit ones are widened there."""
-    narrow = tensor.dtype in (torch.bfloat16, torch.float16)
-    array: NDArray[Any] = (tensor.float() if narrow else tensor).detach().numpy()
-    return array
 
 
 def with_derived_cache(source: Source, model: ir.Model) -> tuple[Source, ir.Model]:
@@ -45,7 +35,7 @@ def with_derived_cache(source: Source, model: ir.Model) -> tuple[Source, ir.Mode
         if not score_every_position(plain):
             note = "the graph has no cache: where it picks the last position is not found"
             return dataclasses.replace(source, notes=(*source.notes, note)), model
-    numbers = {name: partial(_numbers, tensor) for name, tensor in source.weights.items()}
+    numbers = {name: partial(numbers_of, tensor) for name, tensor in source.weights.items()}
     try:
         found = derive_cache(plain, numbers)
     except CacheRefusedError as error:

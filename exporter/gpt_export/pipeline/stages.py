@@ -37,6 +37,7 @@ from gpt_export.weights.quantize.schemes import PLANS, Precision
 logger = logging.getLogger(__name__)
 
 PARITY_NAME = "parity.json"
+_NEARLY_ALL = 0.95
 _BITS: Mapping[Precision, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
 """Of a weight in the file, without scales and without what stays float32."""
 
@@ -156,7 +157,7 @@ def _manifest(
             "judged_against": source.judged_against,
             "tokenizer": None if source.tokenizer is None else source.tokenizer.name,
             "configuration": dict(source.configuration),
-            "notes": list(source.notes),
+            "notes": [*source.notes, *_left_in_float(written.variants)],
         },
         variants=written.variants,
         libraries=library_versions(),
@@ -170,6 +171,17 @@ def _manifest(
         },
         measured=[path.relative_to(folder).as_posix() for path in paths if path not in (model_files or paths)],
     )
+
+
+def _left_in_float(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A note on each quantised variant in which much is not quantised."""
+    shares = {name: variant.get("quantized_share") for name, variant in variants.items()}
+    return [
+        f"{share:.0%} of the weights in products are quantised in {name}; the others, which are multiplied in batches "
+        "as those of experts are, or are made on the way, stay float32"
+        for name, share in shares.items()
+        if share is not None and share < _NEARLY_ALL
+    ]
 
 
 def _files(folder: Path) -> list[Path]:

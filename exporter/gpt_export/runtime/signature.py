@@ -16,6 +16,8 @@ POSITION_IDS = "position_ids"
 LOGITS = "logits"
 CLASSES = "classes"
 NUM_LOGITS_TO_KEEP = "num_logits_to_keep"
+DECODER_NAMES = (INPUT_IDS, ATTENTION_MASK, POSITION_IDS, LOGITS, NUM_LOGITS_TO_KEEP, "past_key_values.", "present.")
+"""What the names of a decoder's inputs and outputs begin with."""
 """An initializer that a caller may override: of how many last positions logits are computed; 0 is all of them."""
 BATCH = "batch_size"
 SEQUENCE = "sequence_length"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gpt_export.errors import SourceError
 from gpt_export.runtime.signature import Head
+from gpt_export.sources.halves import Roundings, computing_in_float32
 from gpt_export.sources.lookups import IdLookups
 from gpt_export.sources.outputs import NAMED, WIDENED, Found, find_scores, returning
 from gpt_export.sources.places import blame
@@ -35,6 +36,8 @@ class Adapted:
     head: Head
     rows: int
     """How many ids there are: the rows of the table that they are looked up in."""
+    rounds: bool
+    """Whether the module's code rounds to 16 bits on its way, which the reference and the graph leave out."""
     notes: tuple[str, ...]
 
 
@@ -52,39 +55,42 @@ def adapt(module: Any, *, longest: int | None = None) -> Adapted:
     written = plain(module)
     narrow = halves(written)
     found, rows = _looked_at(written, narrow, longest)
-    if narrow:  # the copy in float32 returns float32 by itself
+    scripted = isinstance(written, torch.jit.ScriptModule)
+    rounds = None if scripted else _rounds(widened(written) if narrow else written, longest)
+    if narrow and rounds is None:  # the copy in float32 returns float32 by itself
         found = replace(found, finish=found.finish.removesuffix(WIDENED))
     _refuse_doubles(written)
 
     def finished(base: nn.Module) -> nn.Module:
         if not found.access and not found.finish:
             return base
-        if isinstance(base, torch.jit.ScriptModule):
+        if scripted:
             raise SourceError(
                 f"{type(module).__name__} is scripted already and does not return float32 logits alone; pass the "
                 "module that it was scripted from"
             )
         return returning(base, found)
 
-    notes = _notes(found, rows, narrow)
-    if narrow:
-        return Adapted(
-            reference=lambda: finished(widened(written)),
-            skeleton=finished(widened(without_weights(written))),
-            weights=_weights(written),
-            head=found.head,
-            rows=rows,
-            notes=notes,
-        )
-    base = finished(written)
+    def in_float32(base: nn.Module) -> nn.Module:
+        return computing_in_float32(base) if rounds else base
+
+    skeleton = finished(widened(without_weights(written))) if narrow else without_weights(finished(written))
     return Adapted(
-        reference=lambda: base,
-        skeleton=without_weights(base),
+        reference=lambda: in_float32(finished(widened(written) if narrow else written)),
+        skeleton=in_float32(skeleton),
         weights=_weights(written),
         head=found.head,
         rows=rows,
-        notes=notes,
+        rounds=rounds is not None,
+        notes=_notes(found, rows, narrow, rounds),
     )
+
+
+def _rounds(module: nn.Module, longest: int | None) -> str | None:
+    """The 16-bit type that the module's code rounds to on its way, such as `bfloat16`; None if it does not."""
+    with torch.no_grad(), Roundings() as roundings:
+        _learn(module, longest)
+    return None if roundings.dtype is None else str(roundings.dtype).removeprefix("torch.")
 
 
 def _looked_at(module: nn.Module, narrow: str | None, longest: int | None) -> tuple[Found, int]:
@@ -153,8 +159,13 @@ def _refuse_doubles(module: nn.Module) -> None:
             )
 
 
-def _notes(found: Found, rows: int, narrow: str | None) -> tuple[str, ...]:
+def _notes(found: Found, rows: int, narrow: str | None, rounds: str | None) -> tuple[str, ...]:
     notes = []
+    if rounds:
+        notes.append(
+            f"the module's code rounds to {rounds} on its way; it was exported without that, and judged against the "
+            "same code in float32"
+        )
     if narrow:
         notes.append(
             f"the {narrow} weights were widened to float32, and judged against the module's own code in float32"

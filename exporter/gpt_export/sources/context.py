@@ -21,12 +21,17 @@ _CONTEXT_KEYS = (
 
 
 def context_length_of(module: nn.Module) -> tuple[int, tuple[str, ...]]:
-    """The context that the module states in its configuration, otherwise the longest sequence it runs on."""
+    """The context that the module states in its configuration, otherwise the longest sequence it runs on.
+
+    Of several that are stated in one place it is the longest: the others are sizes of blocks and windows.
+    """
     for holder in (module, *(getattr(module, name, None) for name in ("config", "cfg", "params"))):
-        for key in _CONTEXT_KEYS:
-            value = holder.get(key) if isinstance(holder, Mapping) else getattr(holder, key, None)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                return value, ()
+        values = [
+            holder.get(key) if isinstance(holder, Mapping) else getattr(holder, key, None) for key in _CONTEXT_KEYS
+        ]
+        stated = [value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0]
+        if stated:
+            return max(stated), ()
     found = _longest_run(module)
     how = "the longest it runs on" if found < ASSUMED_CONTEXT else "the longest that was tried"
     return found, (f"context length {found} is {how}; give the module a context_length to state another",)

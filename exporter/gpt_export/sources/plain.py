@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import OrderedDict
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,10 +18,13 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from gpt_export.errors import SourceError
+from gpt_export.weights.numbers import HALVES
 
 logger = logging.getLogger(__name__)
 
-HALVES = (torch.bfloat16, torch.float16)
+_HALF_NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in HALVES)
+_PARTS = ("_parameters", "_buffers", "_modules")
+_DEEPEST_CONFIG = 4
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -71,17 +76,16 @@ def halves(module: nn.Module) -> str | None:
 
 
 def widened(module: nn.Module) -> nn.Module:
-    """A copy of `module` in float32, exactly: parameters, buffers, plain tensors, and the types it has as attributes.
+    """A copy of `module` in float32, exactly: parameters, buffers, plain tensors, and the types that it keeps.
 
-    Tensors that are float32 already are shared.
+    Types are looked for in the attributes of its parts, and in the configurations that are kept there. Tensors that
+    are float32 already are shared.
     """
     copied = sharing_copy(module)
     for part in copied.modules():
         for name, value in list(vars(part).items()):
-            if isinstance(value, torch.dtype) and value in HALVES:
-                setattr(part, name, torch.float32)
-            elif isinstance(value, Tensor) and value.dtype in HALVES:
-                setattr(part, name, value.float())
+            if name not in _PARTS and (wide := _widened_value(name, value)) is not value:
+                part.__dict__[name] = wide
     ties: dict[int, nn.Parameter] = {}
     for part in copied.modules():
         for name, parameter in part._parameters.items():
@@ -91,6 +95,41 @@ def widened(module: nn.Module) -> nn.Module:
         for name, buffer in part._buffers.items():
             if buffer is not None and buffer.dtype in HALVES:
                 part._buffers[name] = buffer.float()
+    return copied
+
+
+def _widened_value(name: str, value: Any, depth: int = 0) -> Any:
+    """`value` with 16-bit types as float32, itself if it has none; what it is part of is copied, never changed."""
+    if isinstance(value, torch.dtype):
+        return torch.float32 if value in HALVES else value
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in HALVES else value
+    if isinstance(value, str):
+        return "float32" if "dtype" in name and value.removeprefix("torch.") in _HALF_NAMES else value
+    if depth == _DEEPEST_CONFIG:
+        return value
+    if isinstance(value, dict):
+        wide = {key: _widened_value(str(key), each, depth + 1) for key, each in value.items()}
+        changed = any(wide[key] is not each for key, each in value.items())
+        return type(value)(wide) if changed and type(value) in (dict, OrderedDict) else wide if changed else value
+    if isinstance(value, list | tuple):
+        parts = [_widened_value(name, each, depth + 1) for each in value]
+        if all(one is other for one, other in zip(parts, value, strict=True)):
+            return value
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return _widened_object(value, depth)
+
+
+def _widened_object(value: Any, depth: int) -> Any:
+    """A configuration's copy with 16-bit types as float32; itself where it has none, or is no plain object."""
+    own = getattr(value, "__dict__", None)
+    if not isinstance(own, dict) or isinstance(value, nn.Module | type | ModuleType) or callable(value):
+        return value
+    wide = {name: _widened_value(name, each, depth + 1) for name, each in own.items()}
+    if all(wide[name] is each for name, each in own.items()):
+        return value
+    copied = copy.copy(value)
+    copied.__dict__.update(wide)
     return copied
 
 

@@ -134,6 +134,7 @@ def source_of_module(
         skeleton=adapted.skeleton,
         weights=adapted.weights,
         head=adapted.head,
+        torchscript=not adapted.rounds,
         tokenizer=tokenizer,
         configuration=configuration or {},
         notes=(*notes, *adapted.notes, *(() if tokenizer else (ids_alone(ids),))),

@@ -13,7 +13,8 @@ from gpt_export_models.problems import some
 from torch import Tensor, nn
 
 from gpt_export.errors import CheckpointError
-from gpt_export.sources.plain import HALVES, unwrapped
+from gpt_export.sources.plain import unwrapped
+from gpt_export.weights.numbers import HALVES
 
 _DEEPEST = 3
 

@@ -12,6 +12,7 @@ from gpt_export.graph.to_onnx import to_onnx
 from gpt_export.graph.torch_export import export_to_onnx
 from gpt_export.runtime.signature import Head, example_sizes, uncached
 from gpt_export.weights.layout import layout_of
+from gpt_export.weights.numbers import laid_out
 from gpt_export_models.blank import without_weights
 from numpy.typing import NDArray
 from torch import nn
@@ -40,8 +41,7 @@ def with_weights(model: ir.Model, module: nn.Module) -> bytes:
     model = model.clone()
     for value in list(model.graph.inputs):
         if (layout := layout_of(value)) is not None:
-            array = tensors[layout.sources[0]].detach().numpy()
-            value.const_value = ir.tensor(array.T.copy() if layout.transposed else array, name=value.name)
+            value.const_value = ir.tensor(laid_out(layout, tensors), name=value.name)
             model.graph.inputs.remove(value)
             model.graph.register_initializer(value)
     return ir.to_proto(model).SerializeToString()

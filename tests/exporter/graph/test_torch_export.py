@@ -226,7 +226,6 @@ def test_another_opset_is_refused() -> None:
         (samples.NoOperator, ["bessel_j0", "samples.py"], "bessel_j0"),
         (samples.Raises, ["no weights for ids", "samples.py"], "raise ValueError"),
         (SecretOnMeta, ["no data without the module's weights"], None),
-        (samples.ReturnsHalf, ["logits is FLOAT16", "float32"], None),
         (samples.ReturnsLast, ["logits has 2 axes"], None),
     ],
 )

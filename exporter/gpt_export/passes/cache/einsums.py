@@ -1,4 +1,4 @@
-"""Einsum of two operands as a MatMul between transpositions.
+"""Einsum as a MatMul between transpositions, or as a transposition alone where it has one operand.
 
 Letters in both operands and the output are a batch; those in both but not in the output are summed over; of those in
 one operand alone the last is its side of the product, and others broadcast against the other operand.
@@ -6,7 +6,9 @@ one operand alone the last is its side of the product, and others broadcast agai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_letters
 
 import onnx_ir as ir
 
@@ -27,8 +29,13 @@ class Letters:
 
 
 def rewrite_einsum(graph: ir.Graph, node: ir.Node) -> None:
-    """Replaces `node` in `graph`, where its equation is of two operands with no letter twice and none summed alone."""
-    letters = parse(node.attributes["equation"].as_string())
+    """Replaces `node` in `graph`, where its equation has no letter twice in an operand and none summed alone."""
+    ranks = [None if value is None or value.shape is None else len(value.shape) for value in node.inputs]
+    equation = spelled_out(node.attributes["equation"].as_string(), ranks)
+    if len(node.inputs) == 1:
+        _transpose(graph, node, equation)
+        return
+    letters = parse(equation)
     left, right = (*node.inputs, None, None)[:2]
     if letters is None or left is None or right is None or len(node.inputs) != 2:
         return
@@ -47,15 +54,43 @@ def rewrite_einsum(graph: ir.Graph, node: ir.Node) -> None:
     perm = [kept.index(letter) for letter in letters.output]
     if perm != sorted(perm):
         made = writer.add("Transpose", [made], "in_order", perm=perm)
+    _take_over(graph, node, made)
+
+
+def _transpose(graph: ir.Graph, node: ir.Node, equation: str) -> None:
+    given, _, wanted = equation.partition("->")
+    value = node.inputs[0]
+    if value is None or "." in equation or len(set(given)) != len(given) or sorted(given) != sorted(wanted):
+        return
+    perm = [given.index(letter) for letter in wanted]
+    _take_over(graph, node, _Writer(graph, node).add("Transpose", [value], "in_order", perm=perm))
+
+
+def _take_over(graph: ir.Graph, node: ir.Node, made: ir.Value) -> None:
     output = node.outputs[0]
     made.name, made.type, made.shape = output.name, output.type, output.shape
     ir.convenience.replace_all_uses_with(output, made, replace_graph_outputs=True)
     graph.remove(node, safe=True)
 
 
+def spelled_out(equation: str, ranks: Sequence[int | None]) -> str:
+    """`equation` without spaces, and with letters in place of `...` where the operands have the same axes there."""
+    equation = equation.replace(" ", "")
+    operands = equation.split("->")[0].split(",")
+    lengths = {
+        None if rank is None else rank - len(each) + 3
+        for each, rank in zip(operands, ranks, strict=True)
+        if "." in each
+    }
+    if len(lengths) != 1 or None in lengths:
+        return equation
+    unused = [letter for letter in ascii_letters if letter not in equation]
+    return equation.replace("...", "".join(unused[: lengths.pop()]))
+
+
 def parse(equation: str) -> Letters | None:
     """The letters of an equation that is one product, None for any other."""
-    sides = equation.replace(" ", "").split("->")
+    sides = equation.split("->")
     operands = sides[0].split(",")
     if len(sides) != 2 or len(operands) != 2 or "." in equation:
         return None

@@ -107,6 +107,8 @@ class Evaluator:
         """
         if node.op_type == "Constant":
             return [_constant(node)]
+        if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+            raise refuse(node, "loops or branches, and what it gives depends on positions")
         key = kind_of(node)
         if key not in self._operators:
             try:

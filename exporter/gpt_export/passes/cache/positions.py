@@ -23,6 +23,7 @@ from gpt_export.passes.cache.axes import (
     is_plain,
 )
 from gpt_export.passes.cache.dims import Writing
+from gpt_export.passes.cache.evaluate import Array
 from gpt_export.passes.cache.interpreter import Meaning
 from gpt_export.passes.cache.refusal import refuse
 
@@ -64,12 +65,41 @@ class PositionWriter:
             return self._by_key(node, value, rows, columns, output)
         if not rows:
             return self.total(value, "batch" if _folds(axes) else "one")
+        if not columns and (alike := self._alike_in_every_row(value)) is not None:
+            return self._repeated(value, alike)
         if len(rows) > 1 or output[places[rows[0]]] != (ROWS,):
             raise refuse(node, "combines data with a table of positions that are folded into another axis")
         if columns:
             return self._slots(value, rows[0])
         gathered = self._gathered_rows(node, value, rows[0], output, places)
         return self._expanded(gathered, output) if full else gathered
+
+    def _alike_in_every_row(self, value: ir.Value) -> Array | None:
+        """The one row of a table that has nothing of the positions, such as zeros to scatter into; None for others."""
+        if value in self._meaning.weights or self._meaning.reads_unknown(value):
+            return None
+        axes = self._meaning.facts[value].axes
+        found = []
+        for sizes in TRIED:
+            array = row = self._meaning.evaluator.array(value, sizes)
+            for i, of in enumerate(axes):
+                row = row if is_plain(of) else row.take([0], i)
+            if not np.array_equal(array, np.broadcast_to(row, array.shape), equal_nan=array.dtype.kind == "f"):
+                return None
+            found.append(row)
+        one, other = found
+        same = np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+        return one if same and one.size <= _LARGEST_LITERAL else None
+
+    def _repeated(self, value: ir.Value, row: Array) -> ir.Value:
+        """`row` for every new row of `value`."""
+        key = (value, (), -1)
+        if key not in self._gathered:
+            writing = self._writing
+            sizes = [writing.length(of, "new") for of in self._meaning.facts[value].axes]
+            alike = writing.constant(row, row.dtype, name=str(value.name))
+            self._gathered[key] = writing.node("Expand", [alike, writing.shape(sizes)], f"cache/{value.name}/new")
+        return self._gathered[key]
 
     def total(self, value: ir.Value, batch: str) -> ir.Value:
         """`value` at the whole length; `batch` "one" where one row stands for the batch."""

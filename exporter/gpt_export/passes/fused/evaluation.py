@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gpt_export.passes.building import CONTRIB
 from gpt_export.weights.layout import layout_of
+from gpt_export.weights.numbers import laid_out
 
 Array = np.ndarray
 _IR_VERSION = 10
@@ -67,7 +68,7 @@ class Evaluator:
         replaced: set[ir.Value] = set()
         for node in nodes:
             weight = node.inputs[_LINEAR[node.op_type]] if node.op_type in _LINEAR else None
-            if weight is not None and layout_of(weight) and not node.domain:
+            if weight is not None and layout_of(weight) and not node.domain and _is_matrix(weight):
                 protos += _columns_of_sums(node, weight)
                 replaced.add(weight)
             else:
@@ -94,9 +95,7 @@ class Evaluator:
             return constant.numpy()
         if layout is None or layout.coded or any(source not in self._weights for source in layout.sources):
             raise UnknownValueError(f"{value.name} is not known")
-        parts = [self._weights[source].detach().cpu().numpy() for source in layout.sources]
-        whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        return np.ascontiguousarray(whole.T) if layout.transposed and whole.ndim > 1 else whole
+        return laid_out(layout, self._weights)
 
 
 def _cone(targets: Sequence[ir.Value], given: set[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]]:
@@ -126,13 +125,18 @@ def _cone(targets: Sequence[ir.Value], given: set[ir.Value]) -> tuple[list[ir.No
 def _columns_of_sums(node: ir.Node, weight: ir.Value) -> list[onnx.NodeProto]:
     """Nodes of the shape of `node`, a product with `weight`, which do not read it."""
     assert weight.shape is not None
-    columns = int(weight.shape[0 if node.attributes.get_int("transB", 0) else 1])  # type: ignore[arg-type]
+    sizes = weight.shape.numpy()
+    columns = sizes[0 if node.attributes.get_int("transB", 0) else 1]
     name, out = f"{node.outputs[0].name}/sums", str(node.outputs[0].name)
     axis = helper.make_node("Constant", [], [f"{name}/axis"], value=numpy_helper.from_array(np.array([-1])))
     width = helper.make_node("Constant", [], [f"{name}/width"], value=numpy_helper.from_array(np.array([columns])))
     zeros = helper.make_node("ConstantOfShape", [f"{name}/width"], [f"{name}/zeros"])
     sums = helper.make_node("ReduceSum", [str(node.inputs[0].name), f"{name}/axis"], [name])  # type: ignore[union-attr]
     return [axis, width, zeros, sums, helper.make_node("Add", [name, f"{name}/zeros"], [out])]
+
+
+def _is_matrix(weight: ir.Value) -> bool:
+    return weight.shape is not None and len(weight.shape) == 2
 
 
 def _zeros(value: ir.Value) -> Array:

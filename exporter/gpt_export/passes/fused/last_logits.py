@@ -16,6 +16,8 @@ _NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization", RMS_NORM, "S
 KEPT = "/last/kept"
 """The name of the node that keeps the last positions."""
 _EVERYTHING = np.iinfo(np.int64).max
+_AXES = 3
+"""Batch, positions and vocabulary; logits of the last position alone have two, and scores of classes are no logits."""
 
 
 class KeepLastLogits(InPlacePass):
@@ -27,7 +29,9 @@ class KeepLastLogits(InPlacePass):
 
     def call(self, model: ir.Model) -> PassResult:
         graph = model.graph
-        if any(value.name == NUM_LOGITS_TO_KEEP for value in graph.inputs):
+        logits = next((value for value in graph.outputs if value.name == LOGITS), None)
+        of_every_position = logits is not None and logits.shape is not None and len(logits.shape) == _AXES
+        if not of_every_position or any(value.name == NUM_LOGITS_TO_KEEP for value in graph.inputs):
             return PassResult(model, modified=False)
         whole = _cut(graph)
         keep = ir.Value(

@@ -15,6 +15,7 @@ from gpt_export.passes.quantized.products import Product, find_heads, find_produ
 from gpt_export.passes.quantized.segments import Array, SegmentedRun, feed_of
 from gpt_export.progress import OnPart, ignore_part
 from gpt_export.weights.layout import Layout, layout_of
+from gpt_export.weights.numbers import laid_out
 from gpt_export.weights.quantize.gptq import rounded_for_inputs
 from gpt_export.weights.quantize.parallel import Each, one_thread_a_part
 from gpt_export.weights.quantize.schemes import PrecisionPlan, Scheme
@@ -109,10 +110,7 @@ class _Calibration:
         layout = layout_of(value)
         assert layout is not None
         assert value.dtype is not None
-        tensors = [self._weights[source].detach() for source in layout.sources]
-        joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-        array = (joined.T if layout.transposed else joined).contiguous().numpy()
-        return np.asarray(array, value.dtype.numpy())
+        return np.asarray(laid_out(layout, self._weights), value.dtype.numpy())
 
 
 def _second_moment(read: list[Array], width: int, each: Each) -> Tensor:

@@ -11,6 +11,10 @@ from gpt_export.runtime.signature import INPUT_IDS, LOGITS
 from gpt_export.weights.layout import layout_of
 
 _FACTORS = ("MatMul", "Gemm")
+_NARROWEST = 16
+_CHOICES = frozenset({"TopK", "ArgMax"})
+_FURTHER_STEPS = frozenset({"GroupQueryAttention", "LayerNormalization", "SkipLayerNormalization", "Shape"})
+"""Operators beside products behind which another step of the model begins."""
 _SHAPE_MOVERS = ("Reshape", "Cast", "Unsqueeze", "Squeeze", "Flatten", "Identity")
 
 
@@ -19,12 +23,18 @@ class Product:
     """A MatMul or Gemm whose second factor is a weight of two axes."""
 
     node: ir.Node
-    x: ir.Value
     weight: ir.Value
     inputs_first: bool
     """Whether the graph has the weight as (K inputs, N outputs); else it is (N, K)."""
     bias: ir.Value | None = None
     """What a Gemm adds."""
+
+    @property
+    def x(self) -> ir.Value:
+        """What is multiplied by the weight, as the graph has it now."""
+        x = self.node.inputs[0]
+        assert x is not None
+        return x
 
     @property
     def outputs(self) -> int:
@@ -38,8 +48,13 @@ class Product:
 
 
 def find_products(graph: ir.Graph) -> list[Product]:
-    """The products with a weight, in the order of the graph."""
-    return [product for node in graph if (product := _product(node)) is not None]
+    """The products with a weight, in the order of the graph, but for narrow ones and those that choose experts.
+
+    Both are small and say much: a few numbers that stand for a whole token, as low-rank factors have them, lose most by
+    rounding, and a score that is rounded may send a token to another expert.
+    """
+    products = (product for node in graph if (product := _product(node)) is not None)
+    return [each for each in products if min(_dims(each.weight)) >= _NARROWEST and not _chooses(each.node)]
 
 
 def find_heads(graph: ir.Graph, products: list[Product]) -> set[ir.Node]:
@@ -97,17 +112,30 @@ def _product(node: ir.Node) -> Product | None:
     if x is None or weight is None or layout_of(weight) is None or len(_dims(weight)) != 2:
         return None
     if node.op_type == "MatMul":
-        return Product(node, x, weight, inputs_first=True)
+        return Product(node, weight, inputs_first=True)
     plain = node.attributes.get_float("alpha", 1.0) == node.attributes.get_float("beta", 1.0) == 1.0
     if not plain or node.attributes.get_int("transA", 0) == 1:
         return None
     return Product(
         node,
-        x,
         weight,
         inputs_first=node.attributes.get_int("transB", 0) == 0,
         bias=next(iter(rest), None),
     )
+
+
+def _chooses(product: ir.Node) -> bool:
+    """Whether what a product gives is compared for the largest before it is multiplied again."""
+    waiting, seen = list(product.outputs), set(product.outputs)
+    while waiting:
+        for node, _ in waiting.pop().uses():
+            if node.op_type in _CHOICES:
+                return True
+            if node.op_type in (*_FACTORS, "Einsum") or node.op_type in _FURTHER_STEPS:
+                continue
+            waiting += [value for value in node.outputs if value not in seen]
+            seen.update(node.outputs)
+    return False
 
 
 def _is_factor(weight: ir.Value) -> bool:

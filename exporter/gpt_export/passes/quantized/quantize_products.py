@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 ACCURACY_LEVEL = 4
 """Activations are quantised to 8 bits by block, and the products are of integers (MatMulNBits)."""
-LEAST_COVERAGE = 0.95
+LEAST_COVERAGE = 0.1
+"""Of the weights in products, below which a quantised file is none."""
 COVERAGE = "gpt_export_quantized_share"
 """Where the pass leaves the share of the weights in products that it quantised, among a model's `meta`."""
 
@@ -53,7 +54,10 @@ class QuantizeProducts(InPlacePass):
         products = find_products(graph)
         coverage = _coverage(graph, products)
         if coverage < LEAST_COVERAGE:
-            raise GraphError(f"only {coverage:.0%} of the weights in products can be quantised")
+            raise GraphError(
+                f"only {coverage:.0%} of the weights in products can be quantised: the others are multiplied in "
+                "batches, or are made on the way; leave that precision out"
+            )
         heads = find_heads(graph, products)
         lookups = {value: nodes for value in graph.inputs if (nodes := token_lookups(value))}
         readers = Counter(product.weight for product in products)

@@ -96,6 +96,15 @@ def test_layers_that_share_keys_are_cached_once_or_each_but_layers_without_atten
     assert len(derived("keys_shared_by_layers").found.layers) <= 4
 
 
+def text_of(model: ir.Model) -> str:
+    """The graph, without the names that its constants' tensors may take from their nodes when they are read."""
+    proto = ir.to_proto(model)
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            attribute.t.ClearField("name")
+    return str(proto)
+
+
 def test_the_plain_graph_is_left_as_it_was() -> None:
     from gpt_export.graph.roads import build
     from gpt_export.passes.cache import derive_cache
@@ -104,6 +113,6 @@ def test_the_plain_graph_is_left_as_it_was() -> None:
     of = derived("nope")
     source = of.source
     model = build(source.skeleton, source.reference, source.signature(), 18, example_sizes(64)).model
-    before = ir.to_proto(model).SerializeToString()
+    before = text_of(model)
     derive_cache(model)
-    assert ir.to_proto(model).SerializeToString() == before
+    assert text_of(model) == before

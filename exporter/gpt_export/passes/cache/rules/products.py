@@ -51,7 +51,12 @@ def _outer(reading: Reading, batch: Axes, row: Axis, column: Axis) -> Step:
         return Step(((*batch, row, column),), aligned=True)
     if not (reading.is_data(0) and reading.is_data(1)):
         raise reading.refuse("sets positions against positions of a table")
-    if row != (ROWS,) or column != (ROWS,) or any(holds_rows(of) or columns_of(of) for of in batch):
+    if (
+        row[:1] != (ROWS,)
+        or not is_constant(row[1:])
+        or column != (ROWS,)
+        or any(holds_rows(of) or columns_of(of) for of in batch)
+    ):
         raise reading.refuse("sets positions against positions that are folded into another axis")
     found = reading.found
     flipped = reading.node in found.flipped
