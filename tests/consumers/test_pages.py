@@ -72,8 +72,10 @@ def test_the_cards_snippets_run_in_the_artifacts_folder(
     found = blocks((folder / "README.md").read_text("utf-8"))
     assert len(found) == (3 if kind == "uncached" else 4)
     for code in found:
-        ours = "gpt_export" in code
-        run_python(Path(sys.executable) if ours else consumers_python, code, folder)
+        if "gpt_export" in code:
+            subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
+        else:
+            run_python(consumers_python, code, folder)
 
 
 def test_the_example_continues_a_prompt_as_eager_does(exported: Callable[[str], Exported]) -> None:

@@ -162,9 +162,9 @@ const scenarios = {
     await page.goto(request.url);
     await ready();
     const first = await page.inputValue("#prompt");
-    await write({ ...request, prompt: " " });
     await write({ ...request, prompt: "" });
     await page.waitForSelector("#error:visible");
+    await ready();
     const old = await error();
     await page.fill("#count", "");
     await page.click("#go");
