@@ -204,6 +204,7 @@ el.form.addEventListener("submit", event => {
   event.preventDefault();
   generate();
 });
+el.form.addEventListener("invalid", () => (el.error.hidden = true), true); // the browser's own word comes beside it
 el.stop.addEventListener("click", stop);
 el.goOn.addEventListener("click", goOn);
 el.copy.addEventListener("click", copy);
