@@ -36,11 +36,14 @@ def serve(artifact: Path, port: int | None, variant: str | None, no_browser: boo
     Reachable from this machine alone, and read-only: the page, the files that the artifact's manifest names, and
     onnxruntime-web. It needs no network. Ctrl-C ends it.
     """
+    from gpt_export.artifact.manifest import read_manifest
     from gpt_export.serving.open import open_server
 
     with open_server(artifact, port=port, variant=variant, node_modules=node_modules) as (server, url):
         try:  # how it ends, and no failure: nothing is said
-            click.secho(f"{artifact}, on this machine alone; Ctrl-C ends it.", dim=True, err=True)
+            manifest = read_manifest(artifact)
+            told = f"{manifest.name} in {', '.join(manifest.variants)}, on this machine alone; Ctrl-C ends it."
+            click.secho(told, dim=True, err=True)
             echo_result({"artifact": str(artifact), "url": url}, url)
             if not no_browser and _has_screen():
                 webbrowser.open(url)

@@ -278,6 +278,28 @@ def test_validate_rebuilds_the_source_from_the_manifest(cli: Cli, artifact_124m:
     assert report["weights"]["checked"] == 3
 
 
+def test_validate_names_what_is_no_onnx_file(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# no model", encoding="utf-8")
+    cli("validate", tmp_path / "README.md").refused(1, "README.md is not an ONNX model", "name an artifact folder")
+    cli("validate", tmp_path / "none.onnx").refused(1, "none.onnx does not exist")
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_a_report_fits_and_leads_with_its_verdicts(
+    columns: int, cli: Cli, tiny_original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt_export.cli.report_text.sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    brief = cli("validate", tiny_original, "--against", TINY).out
+    whole = cli("validate", tiny_original, "--against", TINY, "--verbose").out
+    for out in (brief, whole):
+        assert max(map(len, out.splitlines())) <= columns
+        assert out.startswith("PASSED  ")
+        assert "\npassed  fp32: " in out
+    assert brief.count("\nok ") == 2  # the worst case of either file
+    assert whole.count("\nok ") > 20
+
+
 def test_validate_asks_for_a_source_that_the_manifest_cannot_rebuild(cli: Cli, tiny: Path) -> None:
     cli("validate", tiny).refused(2, "cannot rebuild", "name it with --against")
 
