@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WORDS = {
     "load PyTorch": "loading PyTorch",
+    "open the file": "opening what is compared",
     "read the source": "reading the source",
     "graph": "making the graph",
     "passes": "simplifying the graph",

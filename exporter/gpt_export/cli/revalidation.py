@@ -32,6 +32,7 @@ def compared(artifact: Path, settings: Mapping[str, Any], named: Mapping[str, An
         settings: of `GateSettings`.
         named: what the user said of the source.
     """
+    on_stage("open the file")
     compare = revalidate_file if is_file(artifact) else revalidate
     with redirect_stdout(sys.stderr):  # what the user's code prints is no result of ours
         return compare(artifact, GateSettings(**settings), **named, on_stage=on_stage)

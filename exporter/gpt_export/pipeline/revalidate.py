@@ -83,7 +83,10 @@ def revalidate_file(
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file")
     if path.suffix != ".onnx":
-        read_model(path)  # which says so where it is none
+        try:
+            read_model(path)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path} is no ONNX file; name an artifact folder or an .onnx file") from error
     if against is None:
         raise SourceError(f"{path} does not say what it was made from; name the source with --against")
     on_stage("read the source")

@@ -280,7 +280,7 @@ def test_validate_rebuilds_the_source_from_the_manifest(cli: Cli, artifact_124m:
 
 def test_validate_names_what_is_no_onnx_file(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# no model", encoding="utf-8")
-    cli("validate", tmp_path / "README.md").refused(1, "README.md is not an ONNX model", "name an artifact folder")
+    cli("validate", tmp_path / "README.md").refused(1, "README.md is no ONNX file", "name an artifact folder")
     cli("validate", tmp_path / "none.onnx").refused(1, "none.onnx does not exist")
 
 
@@ -292,6 +292,7 @@ def test_a_report_fits_and_leads_with_its_verdicts(
     monkeypatch.setenv("COLUMNS", str(columns))
     brief = cli("validate", tiny_original, "--against", TINY).out
     whole = cli("validate", tiny_original, "--against", TINY, "--verbose").out
+    brief, whole = (re.sub(r"\x1b\[[0-9;]*m", "", out) for out in (brief, whole))
     for out in (brief, whole):
         assert max(map(len, out.splitlines())) <= columns
         assert out.startswith("PASSED  ")
