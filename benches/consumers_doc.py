@@ -29,6 +29,8 @@ CONSUMERS: Mapping[str, tuple[str, str]] = {
     "Triton": ("triton.md", "8 rows a request unless max_batch_size is raised"),
 }
 """The page of each consumer, and its limits, in the order of the table."""
+KINDS = {"rotary": "fp32, rotation and grouped heads"}
+"""Columns beside those of GPT-2's variants, and their heads."""
 PASS = "pass"
 _BLOCK = re.compile(r"(<!-- begin compatibility -->\n).*?(<!-- end compatibility -->)", re.DOTALL)
 
@@ -59,7 +61,7 @@ def table(results: Path) -> str:
     known = [*CONSUMERS, *sorted({line["consumer"] for line in outcomes} - CONSUMERS.keys())]
     notes = Notes([])
     rows = [_row(name, [line for line in outcomes if line["consumer"] == name], notes) for name in known]
-    head = ["consumer", "version", *VARIANTS, "run", "limits"]
+    head = ["consumer", "version", *VARIANTS, *KINDS.values(), "run", "limits"]
     lines = [head, ["---"] * len(head), *rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     reasons = "".join(f"\n- ({number}) {reason}" for number, reason in enumerate(notes.texts, 1))
@@ -71,7 +73,7 @@ def _row(name: str, outcomes: Sequence[Mapping[str, Any]], notes: Notes) -> list
     shown = f"[{name}](consumers/{page})" if page else name
     versions = ", ".join(sorted({line["version"] for line in outcomes}))
     what = "; ".join(sorted({line["what"] for line in outcomes if line["what"]}))
-    return [shown, versions, *(_cell(outcomes, variant, notes) for variant in VARIANTS), what, limits]
+    return [shown, versions, *(_cell(outcomes, variant, notes) for variant in (*VARIANTS, *KINDS)), what, limits]
 
 
 def _cell(outcomes: Sequence[Mapping[str, Any]], variant: str, notes: Notes) -> str:

@@ -36,6 +36,9 @@ def export(
     config_file: str | Path | None = None,
     heads: int | None = None,
     weights: str | Path | None = None,
+    adapter: str | Path | None = None,
+    base: str | Path | None = None,
+    lora_alpha: float | None = None,
     road: Road = "auto",
     cache: bool = True,
     precisions: str | Sequence[Precision] = "fp32",
@@ -72,6 +75,10 @@ def export(
         config_file: JSON with what a factory takes; for a checkpoint of the book's code, its configuration.
         heads: how many heads a checkpoint has that does not say it.
         weights: a checkpoint to load into the class that `source` names as `package.module:factory`.
+        adapter: a folder of PEFT's to merge into the weights; None is the one that lies beside them, `none` leaves that
+            away.
+        base: the model that the adapter at `source` was trained on.
+        lora_alpha: alpha of the low-rank layers in a state dict of the book's.
         road: how a module becomes a graph: `script` is torch.jit.script, `export` torch.export, `auto` the first of
             the two that takes it.
         cache: give the graph a key-value cache where one can be had.
@@ -135,6 +142,9 @@ def export(
             config_file=None if config_file is None else Path(config_file),
             heads=heads,
             weights=None if weights is None else Path(weights),
+            adapter=adapter,
+            base=None if base is None else Path(base),
+            lora_alpha=lora_alpha,
             cached=cache,
         )
         page = None if html is None else Path(html)

@@ -32,8 +32,16 @@ class Tokenizer(Protocol):
     def end_of_text_id(self) -> int | None:
         """The id that ends a text, if there is one."""
 
-    def encode(self, text: str) -> list[int]:
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """The texts that spell special tokens."""
+
+    def encode(self, text: str, *, special: bool = False, whole: bool = True) -> list[int]:
         """The ids of `text`; where it spells a special token, it is ordinary text.
+
+        Args:
+            special: take what spells a special token for that token.
+            whole: add what belongs around a text, such as a token that begins it.
 
         Raises:
             TextError: the tokenizer has no ids for it.
@@ -64,10 +72,11 @@ class Gpt2Tokenizer:
 
     name = "gpt2"
     end_of_text_id: int | None = END_OF_TEXT_ID
+    specials: tuple[str, ...] = (ENDOFTEXT,)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = False, whole: bool = True) -> list[int]:  # noqa: ARG002, nothing is
         """See `Tokenizer.encode`."""
-        return gpt2_encoding().encode_ordinary(text)
+        return gpt2_encoding().encode(text, allowed_special="all" if special else set(), disallowed_special=())
 
     def special_id(self, text: str) -> int | None:
         """See `Tokenizer.special_id`."""
@@ -144,8 +153,15 @@ def bpe_ranks(merges: str) -> dict[bytes, int]:
     return ranks
 
 
-def encode(text: str, context_length: int, tokenizer: Tokenizer | None = None) -> list[int]:
-    """The token ids of `text`, by GPT-2's tokenizer if none is given.
+def encode(
+    text: str,
+    context_length: int,
+    tokenizer: Tokenizer | None = None,
+    *,
+    special: bool = False,
+    whole: bool = True,
+) -> list[int]:
+    """The token ids of `text`, by GPT-2's tokenizer if none is given; see `Tokenizer.encode` for the rest.
 
     Raises:
         TextError: the text is no valid Unicode, gives no token, or more than `context_length`.
@@ -154,7 +170,7 @@ def encode(text: str, context_length: int, tokenizer: Tokenizer | None = None) -
         text.encode("utf-8")
     except UnicodeEncodeError as error:  # a lone surrogate: bytes on a command line that are no UTF-8
         raise TextError(f"the text {shorten(ascii(text))} is not valid Unicode; pass it in UTF-8") from error
-    ids = (tokenizer or Gpt2Tokenizer()).encode(text)
+    ids = (tokenizer or Gpt2Tokenizer()).encode(text, special=special, whole=whole)
     if not ids:
         raise TextError(f"the text {text!r} gives no token; pass a text with at least one character")
     if len(ids) > context_length:

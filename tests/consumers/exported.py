@@ -13,10 +13,15 @@ from gpt_export.artifact.reading import Artifact
 from gpt_export.pipeline import stages
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.sources.gpt import checkpoint_source
+from gpt_export.sources.source import source_of_module
+from gpt_export.sources.transformers_folder import transformers_source
 from gpt_export.targets.facts import Facts
+from torch import nn
 
 from tests.byte_gpt import byte_gpt, save_byte_gpt
 from tests.integration.checkpoints import Logits, hugging_face, nanogpt
+from tests.zoo.heads import Expanded
+from tests.zoo.trunk import Decoder
 
 STEPS = 20
 MARGIN = 1e-4
@@ -99,13 +104,49 @@ def uncached(folder: Path) -> Exported:
     return _export(path, folder, _byte_logits, 257, config_file, cached=False)
 
 
+def llama(folder: Path) -> Exported:
+    """transformers' Llama, four heads of queries on two of keys and values, from its folder; for ids alone."""
+    import transformers
+
+    torch.manual_seed(11)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "max_position_embeddings": 64}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    config = transformers.LlamaConfig(vocab_size=300, initializer_range=0.2, **sizes, **heads)
+    model = transformers.LlamaForCausalLM(config).eval()
+    model.save_pretrained(folder / "llama")
+    source = transformers_source(folder / "llama", name="llama")
+    made = stages.export(source, ExportConfig(), folder / "artifact").folder
+    return Exported(made, lambda ids: _logits(model, ids), 300)
+
+
+def rotary(folder: Path) -> Exported:
+    """A module of somebody's own with rotation and grouped heads, which no library knows."""
+    torch.manual_seed(12)
+    model = Decoder(lambda _: Expanded()).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False).mul_(3 if parameter.ndim > 1 else 1)
+    source = source_of_module(model, name="rotary", record={"kind": "module"}, context_length=64)
+    made = stages.export(source, ExportConfig(), folder / "artifact").folder
+    return Exported(made, lambda ids: _logits(model, ids), source.vocab_size)
+
+
 KINDS: dict[str, Callable[[Path], Exported]] = {
     "gpt2": gpt2,
     "padded": padded,
     "carried": carried,
     "ids": ids_alone,
     "uncached": uncached,
+    "llama": llama,
+    "rotary": rotary,
 }
+GROUPED = ("llama", "rotary")
+"""Kinds with rotation and fewer heads of keys and values than of queries."""
+CACHED = ("gpt2", "padded", "carried", "ids", *GROUPED)
+
+
+def column(kind: str) -> str:
+    """The column of the compatibility table that a float32 artifact of this kind stands for."""
+    return "rotary" if kind in GROUPED else "fp32"
 
 
 def _export(
@@ -113,6 +154,12 @@ def _export(
 ) -> Exported:
     source = checkpoint_source(path, config_file=config_file, cached=cached)
     return Exported(stages.export(source, ExportConfig(), folder / "artifact").folder, logits, vocab_size)
+
+
+def _logits(model: nn.Module, ids: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        scores = model(torch.from_numpy(ids))
+    return getattr(scores, "logits", scores).numpy()
 
 
 def _byte_logits(ids: np.ndarray) -> np.ndarray:

@@ -10,10 +10,9 @@ from gpt_export.artifact.manifest import VARIANTS
 from gpt_export.targets import genai
 
 from tests.consumers.conftest import Consumer, Record
-from tests.consumers.exported import Exported
+from tests.consumers.exported import CACHED, Exported, column
 
 SCRIPTS = {"onnxruntime": "plain", "Optimum": "optimum_generate", "onnxruntime-genai": "genai_generate"}
-CACHED = ("gpt2", "padded", "carried", "ids")
 NO_CACHE = "its decoder feeds one new token at a time, and a graph without a cache has forgotten the others"
 
 
@@ -51,7 +50,7 @@ def test_greedy_tokens_are_eagers(
     found = answers(name)
     for rows, prompts in zip(found["tokens"][kind], _prompts(name, exported(kind)), strict=True):
         assert rows == exported(kind).eager(prompts)
-    compatibility(consumer=name, version=found["version"], variant="fp32", outcome="pass", what="prompt, batch")
+    compatibility(consumer=name, version=found["version"], variant=column(kind), outcome="pass", what="prompt, batch")
 
 
 def test_padding_on_the_right_changes_no_token(consumer: Consumer, exported: Callable[[str], Exported]) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpt_export_models.carried_tokenizer import CARRIED, CarriedTokenizer, carried_files, ignored_notes, open_carried
+from gpt_export_models.carried_tokenizer import CarriedTokenizer, beyond_note, open_carried
 from gpt_export_models.errors import CheckpointError, TextError
 from gpt_export_models.tokenizer import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, Gpt2Tokenizer, bpe_ranks, encode
 from gpt_export_models.tokenizer import Tokenizer as Interface
+from gpt_export_models.tokenizer_files import tokenizer_files_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -43,7 +44,7 @@ def carried(gpt2_files: Path) -> CarriedTokenizer:
 
 
 def opened(folder: Path, vocab_size: int = GPT2_VOCAB_SIZE) -> CarriedTokenizer:
-    tokenizer = open_carried(carried_files(folder), vocab_size)
+    tokenizer = open_carried(tokenizer_files_in(folder), vocab_size)
     assert tokenizer is not None
     return tokenizer
 
@@ -56,7 +57,7 @@ def save(folder: Path, tokenizer: Tokenizer, **changes: Any) -> Path:
 
 def refusal(folder: Path, vocab_size: int = GPT2_VOCAB_SIZE) -> str:
     with pytest.raises(CheckpointError) as caught:
-        open_carried(carried_files(folder), vocab_size)
+        open_carried(tokenizer_files_in(folder), vocab_size)
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 600
@@ -168,11 +169,26 @@ def test_added_tokens_come_from_their_file(gpt2_files: Path, tmp_path: Path) -> 
 
 
 def test_ids_beyond_the_models_vocabulary_are_refused(gpt2_files: Path, tmp_path: Path) -> None:
-    assert refusal(save(tmp_path, byte_tokenizer()), 256) == (
-        f"{tmp_path / 'tokenizer.json'} has ids up to 256, the model's vocabulary ends at 255;"
+    assert refusal(save(tmp_path, byte_tokenizer()), 255) == (
+        f"{tmp_path / 'tokenizer.json'} has ids up to 255, the model's vocabulary ends at 254;"
         " put the tokenizer there that the model was trained with, or none"
     )
-    assert f"{gpt2_files / 'vocab.json'} has ids up to 50256" in refusal(gpt2_files, 50256)
+    assert f"{gpt2_files / 'vocab.json'} has ids up to 50255" in refusal(gpt2_files, 50255)
+
+
+def test_tokens_added_beyond_the_models_vocabulary_are_a_note_and_refused_when_used(tmp_path: Path) -> None:
+    made = byte_tokenizer()
+    made.add_special_tokens(["[PAD]"])
+    made.add_tokens(["word"])
+    tokenizer = opened(save(tmp_path, made), 257)
+    assert tokenizer.encode("a[PAD]") == list(b"a[PAD]")
+    assert tokenizer.special_id("[PAD]") is None
+    for text, special in (("a[PAD]", True), ("a word", False)):
+        with pytest.raises(TextError, match=r"which has the id 25[78], and the model's vocabulary ends at 256; leave"):
+            tokenizer.encode(text, special=special)
+    assert beyond_note(tokenizer.backend, 257) == (
+        "the tokenizer has [PAD], word beyond the model's vocabulary of 257; such ids are refused",
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,7 +221,7 @@ def test_damage_gives_a_tokenizer_or_a_named_error(
     whole[at % len(whole)] = byte
     (folder / "tokenizer.json").write_bytes(whole[: length % len(whole)] if length % 3 == 0 else whole)
     try:
-        tokenizer = open_carried(carried_files(folder), 257)
+        tokenizer = open_carried(tokenizer_files_in(folder), 257)
     except CheckpointError:
         return
     assert tokenizer is not None
@@ -244,14 +260,20 @@ def test_text_that_is_no_unicode_is_refused(carried: CarriedTokenizer) -> None:
             encode("a\udcff", 10, tokenizer)
 
 
-def test_only_a_tokenizers_files_are_carried_in_a_fixed_order(tmp_path: Path) -> None:
-    for name in (*reversed(CARRIED), "config.json", "model.safetensors", "meta.pkl", "tokenizer.model"):
+NAMES = (
+    *("added_tokens.json", "chat_template.jinja", "generation_config.json", "merges.txt", "special_tokens_map.json"),
+    *("spiece.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt"),
+)
+
+
+def test_a_tokenizers_files_are_carried_and_nothing_else(tmp_path: Path) -> None:
+    others = ("config.json", "model.safetensors", "meta.pkl", "README.md", "input.txt", "training_args.bin")
+    for name in (*NAMES, *others, "tokenized_train.txt", "model.safetensors.index.json", "trainer_state.json"):
         (tmp_path / name).write_text("{}", encoding="utf-8")
-    assert [path.name for path in carried_files(tmp_path)] == list(CARRIED)
-    assert [note.partition(" was ignored: ")[0] for note in ignored_notes(tmp_path)] == ["meta.pkl", "tokenizer.model"]
+    assert [path.name for path in tokenizer_files_in(tmp_path)] == list(NAMES)
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "generation_config.json", "tokenizer_config.json"])
 def test_one_file_alone_is_no_tokenizer(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}", encoding="utf-8")
-    assert open_carried(carried_files(tmp_path), 100) is None
+    assert open_carried(tokenizer_files_in(tmp_path), 100) is None

@@ -45,8 +45,8 @@ def generate(
     given = [_read(prompt) for prompt in prompts]
     if prompt_file is not None:
         given.append(_without_line_end(read_text(prompt_file)))
-    if interactive and (as_json() or samples > 1 or len(given) > 1):
-        raise click.UsageError("--interactive goes on from one prompt at most; leave --json and --samples out")
+    if interactive and (as_json() or samples > 1 or len(given) > 1 or settings["chat"]):
+        raise click.UsageError("--interactive goes on from one prompt at most; leave --json, --samples and --chat out")
     if not given and not interactive:
         context = click.get_current_context()
         missing = next(param for param in context.command.params if param.name == "prompts")

@@ -21,6 +21,10 @@ PROMPTS = (
         "--interactive", is_flag=True, help="Go on line by line, the cache kept; Ctrl-C stops an answer, Ctrl-D ends."
     ),
     click.option("--ids", "as_ids", is_flag=True, help='Prompts are token ids, such as "15496 11"; so is what comes.'),
+    click.option("--special", is_flag=True, help="Special tokens that a prompt spells are tokens, not text."),
+    click.option(
+        "--chat", is_flag=True, help="Each PROMPT is what a user says: put the model's chat template around it."
+    ),
     click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers to each prompt."),
 )
 SAMPLING = (

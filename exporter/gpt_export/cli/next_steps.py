@@ -24,11 +24,22 @@ class Asked:
     config_file: Path | None = None
     heads: int | None = None
     weights: Path | None = None
+    adapter: str | None = None
+    base: Path | None = None
+    lora_alpha: float | None = None
 
     def options(self) -> list[str]:
         """`--against` and what belongs to it, to name the same source to `gpt-export validate`."""
         words = ["--against", self.source]
-        for option, value in (("--weights", self.weights), ("--config", self.config_file), ("--heads", self.heads)):
+        said = {
+            "--weights": self.weights,
+            "--config": self.config_file,
+            "--heads": self.heads,
+            "--adapter": self.adapter,
+            "--base": self.base,
+            "--lora-alpha": self.lora_alpha,
+        }
+        for option, value in said.items():
             words += [] if value is None else [option, str(value)]
         return words
 

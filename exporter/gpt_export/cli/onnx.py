@@ -12,6 +12,7 @@ from gpt_export.cli.display import progress
 from gpt_export.cli.errors import run_options
 from gpt_export.cli.options import echo_result, export_options
 from gpt_export.graph.opsets import DEFAULT_OPSET, OPSETS
+from gpt_export.sources.hub import cached_snapshot
 
 
 @click.command()
@@ -64,6 +65,7 @@ def onnx(source: str, **options: Any) -> None:
     sequence) to scores, on --weights of your own; a checkpoint (of the book's code, nanoGPT, or a Hugging Face folder);
     or a known name (dummy-124m, gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m: these sizes with seeded random weights).
     """
+    cached_snapshot(source)  # a name of the hub that is not here is answered at once
     with progress() as on_stage:
         on_stage("load PyTorch")
         from gpt_export.cli.publish import publish  # torch is slow to import; --help must stay instant

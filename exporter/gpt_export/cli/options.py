@@ -131,7 +131,7 @@ def read_text(path: Path) -> str:
 
 
 def source_options(command: F) -> F:
-    """Adds what a SOURCE does not say itself: its configuration, its head count, its weights."""
+    """Adds what a SOURCE does not say itself: its configuration, its head count, its weights, its adapter."""
     options = (
         click.option(
             "--config",
@@ -149,6 +149,18 @@ def source_options(command: F) -> F:
             metavar="FILE",
             help="A checkpoint to load into the class that package.module:factory names.",
         ),
+        click.option(
+            "--adapter",
+            metavar="FOLDER|none",
+            help="A PEFT adapter to merge.  [default: the one that lies beside the weights; none leaves it away]",
+        ),
+        click.option(
+            "--base",
+            type=click.Path(path_type=Path),
+            metavar="FOLDER",
+            help="The model that SOURCE, an adapter alone, was trained on.",
+        ),
+        click.option("--lora-alpha", type=float, metavar="X", help="Alpha of the low-rank layers of the book's code."),
     )
     for option in reversed(options):
         command = option(command)

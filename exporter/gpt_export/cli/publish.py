@@ -33,9 +33,49 @@ def publish(
     config_file: Path | None,
     heads: int | None,
     weights: Path | None,
-    road: Road = "auto",
+    adapter: str | None,
+    base: Path | None,
+    lora_alpha: float | None,
     cached: bool = True,
     suffix: str = "",
+    html: Path | None = None,
+    on_stage: OnStage,
+    **options: Any,
+) -> tuple[dict[str, Any], str]:
+    """Exports `source` as the options say; the result in JSON values, and in lines with the next commands to copy."""
+    said: dict[str, Any] = {
+        "config_file": config_file,
+        "heads": heads,
+        "weights": weights,
+        "adapter": adapter,
+        "base": base,
+        "lora_alpha": lora_alpha,
+    }
+    config = _config(seed=seed, cached=cached, **options)
+    if html and config.gate == "off":
+        raise ConfigError("--html needs a comparison to show; leave --gate off out")
+    # What the user's code prints is no result of ours.
+    with contextlib.redirect_stdout(sys.stderr):
+        on_stage("read the source")
+        found = read_source(source, seed=seed, cached=cached, **said)
+        target = output or ARTIFACTS / f"{found.name}{suffix}"
+        if html:
+            refuse_inside(html, target)
+        with refusal_shown(html, found.name):
+            artifact = export(found, config, target, replace=force, on_stage=on_stage)
+    if html:
+        write_page(html, (artifact.folder / REPORT_NAME).read_text(encoding="utf-8"))
+    values = {"artifact": str(artifact.folder), "manifest": artifact.manifest.to_dict()}
+    steps = next_steps(output or target, artifact.manifest, Asked(source=source, **said), found.tokenizer)
+    following = "\n".join(f"  {step}" for step in steps)
+    return values, f"{summary(artifact.manifest, output or target)}\n\nNext:\n{following}"
+
+
+def _config(
+    *,
+    seed: int,
+    cached: bool,
+    road: Road = "auto",
     onnx: bool = True,
     opset: int = DEFAULT_OPSET,
     gate: Gate = "enforce",
@@ -46,13 +86,10 @@ def publish(
     single_file: bool = False,
     license: str | None = None,
     base_model: str | None = None,
-    html: Path | None = None,
-    on_stage: OnStage,
     **compared: Any,
-) -> tuple[dict[str, Any], str]:
-    """Exports `source` as the options say; the result in JSON values, and in lines with the next commands to copy."""
-    asked = Asked(source=source, config_file=config_file, heads=heads, weights=weights)
-    config = ExportConfig(
+) -> ExportConfig:
+    """The settings that the options are."""
+    return ExportConfig(
         seed=seed,
         onnx=onnx,
         opset=opset,
@@ -68,23 +105,6 @@ def publish(
         base_model=base_model,
         **comparison(**compared),
     )
-    if html and gate == "off":
-        raise ConfigError("--html needs a comparison to show; leave --gate off out")
-    # What the user's code prints is no result of ours.
-    with contextlib.redirect_stdout(sys.stderr):
-        on_stage("read the source")
-        found = read_source(source, seed=seed, config_file=config_file, heads=heads, weights=weights, cached=cached)
-        target = output or ARTIFACTS / f"{found.name}{suffix}"
-        if html:
-            refuse_inside(html, target)
-        with refusal_shown(html, found.name):
-            artifact = export(found, config, target, replace=force, on_stage=on_stage)
-    if html:
-        write_page(html, (artifact.folder / REPORT_NAME).read_text(encoding="utf-8"))
-    values = {"artifact": str(artifact.folder), "manifest": artifact.manifest.to_dict()}
-    steps = next_steps(output or target, artifact.manifest, asked, found.tokenizer)
-    following = "\n".join(f"  {step}" for step in steps)
-    return values, f"{summary(artifact.manifest, output or target)}\n\nNext:\n{following}"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gpt_export.artifact.manifest import read_manifest
 from gpt_export.cli.options import echo_json
 from gpt_export.cli.report_page import write_page
 from gpt_export.cli.report_text import print_report
+from gpt_export.errors import ConfigError
 from gpt_export.gate.report import ParityReport
 from gpt_export.gate.settings import GateSettings
 from gpt_export.pipeline.comparison import raise_if_failed
@@ -25,15 +27,23 @@ def is_file(path: Path) -> bool:
     return path.is_file() or (path.suffix == ".onnx" and not path.is_dir())
 
 
-def compared(artifact: Path, settings: Mapping[str, Any], named: Mapping[str, Any], on_stage: OnStage) -> ParityReport:
+def compared(
+    artifact: Path, settings: Mapping[str, Any], named: Mapping[str, Any], roles: tuple[str, ...], on_stage: OnStage
+) -> ParityReport:
     """The report on an artifact or a file.
 
     Args:
         settings: of `GateSettings`.
         named: what the user said of the source.
+        roles: what the user said of a file's inputs and outputs.
+
+    Raises:
+        ConfigError: an artifact's are known.
     """
     on_stage("open the file")
-    compare = revalidate_file if is_file(artifact) else revalidate
+    if roles and not is_file(artifact):
+        raise ConfigError(f"--role is for an .onnx file, and {artifact} says what its inputs are; leave it out")
+    compare = partial(revalidate_file, roles=roles) if is_file(artifact) else revalidate
     with redirect_stdout(sys.stderr):  # what the user's code prints is no result of ours
         return compare(artifact, GateSettings(**settings), **named, on_stage=on_stage)
 

@@ -12,6 +12,7 @@ from gpt_export.cli.display import progress
 from gpt_export.cli.errors import run_options
 from gpt_export.cli.options import as_json, case_options, comparison, source_options
 from gpt_export.cli.report_page import html_option, refuse_inside
+from gpt_export.sources.hub import cached_snapshot
 
 
 @click.command()
@@ -21,6 +22,13 @@ from gpt_export.cli.report_page import html_option, refuse_inside
     metavar="SOURCE",
     shell_complete=complete_source,
     help="What to compare with.  [default: the source that the manifest names]",
+)
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    metavar="INPUT=ROLE",
+    help="What an input or output of an .onnx file is: ids, mask, positions, types, flag or logits. Repeatable.",
 )
 @source_options
 @case_options
@@ -33,6 +41,10 @@ def validate(
     config_file: Path | None,
     heads: int | None,
     weights: Path | None,
+    adapter: str | None,
+    base: Path | None,
+    lora_alpha: float | None,
+    roles: tuple[str, ...],
     html: Path | None,
     verbose: bool,
     **options: Any,
@@ -43,6 +55,8 @@ def validate(
     known name and its seed). For any other source, and for files that another exporter wrote, name it with --against:
     inputs, outputs and weights are then matched by name, shape and content, and what cannot be matched is said.
     """
+    if against is not None:
+        cached_snapshot(against)  # a name of the hub that is not here is answered at once
     if html:
         refuse_inside(html, artifact)
     with progress() as on_stage:
@@ -50,6 +64,14 @@ def validate(
         from gpt_export.cli.revalidation import compared, tell  # torch is slow to import; --help must stay instant
 
         settings = comparison(**options)
-        named = {"against": against, "config_file": config_file, "heads": heads, "weights": weights}
-        report = compared(artifact, settings, named, on_stage)
+        named = {
+            "against": against,
+            "config_file": config_file,
+            "heads": heads,
+            "weights": weights,
+            "adapter": adapter,
+            "base": base,
+            "lora_alpha": lora_alpha,
+        }
+        report = compared(artifact, settings, named, roles, on_stage)
     tell(report, artifact, html=html, verbose=verbose, as_json=as_json())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
-from gpt_export_models.carried_tokenizer import CARRIED
+from gpt_export_models.carried_tokenizer import CarriedTokenizer
+from gpt_export_models.tokenizer_files import is_tokenizers
 from torch import Tensor, nn
 
 from gpt_export.artifact.reading import Artifact
@@ -68,11 +70,16 @@ def published_source(artifact: Artifact) -> tuple[Source, ir.Model]:
         turns=tuple(found.get("turns", ())),
         torchscript=False,
         tokenizer=open_tokenizer(artifact.folder, manifest),
-        carried=tuple(artifact.folder / name for name in CARRIED if name in manifest.files),
+        carried=_carried(artifact) if found["tokenizer"] == CarriedTokenizer.name else (),
         configuration=found["configuration"],
         notes=tuple(found["notes"]),
     )
     return source, model
+
+
+def _carried(artifact: Artifact) -> tuple[Path, ...]:
+    """The files of the checkpoint's own tokenizer, as far as the artifact has them."""
+    return tuple(artifact.folder / name for name in sorted(artifact.manifest.files) if is_tokenizers(name))
 
 
 def _weights(model: ir.Model, layouts: Mapping[str, Layout], artifact: Artifact) -> dict[str, Tensor]:

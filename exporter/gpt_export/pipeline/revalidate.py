@@ -28,6 +28,9 @@ def revalidate(
     config_file: Path | None = None,
     heads: int | None = None,
     weights: Path | None = None,
+    adapter: str | Path | None = None,
+    base: Path | None = None,
+    lora_alpha: float | None = None,
     on_stage: OnStage = ignore,
 ) -> ParityReport:
     """The report on the artifact in `folder`; texts, seed and limits are those of its export unless others are given.
@@ -59,6 +62,9 @@ def revalidate(
             config_file=config_file,
             heads=heads,
             weights=weights,
+            adapter=adapter,
+            base=base,
+            lora_alpha=lora_alpha,
             cached=_cached(manifest),
         )
     return validate_against(artifact, source, settings.completed(export), on_stage=on_stage)
@@ -72,9 +78,16 @@ def revalidate_file(
     config_file: Path | None = None,
     heads: int | None = None,
     weights: Path | None = None,
+    adapter: str | Path | None = None,
+    base: Path | None = None,
+    lora_alpha: float | None = None,
+    roles: tuple[str, ...] = (),
     on_stage: OnStage = ignore,
 ) -> ParityReport:
     """The report on an `.onnx` file of any origin, see `gpt_export.gate.foreign.validate`.
+
+    Args:
+        roles: what inputs and outputs mean, as `NAME=ROLE`, where it cannot be guessed.
 
     Raises:
         SourceError: `against` is None: the file does not say what it was made from.
@@ -90,8 +103,16 @@ def revalidate_file(
     if against is None:
         raise SourceError(f"{path} does not say what it was made from; name the source with --against")
     on_stage("read the source")
-    source = read_source(against, config_file=config_file, heads=heads, weights=weights)
-    return validate_file(path, source, settings, on_stage=on_stage)
+    source = read_source(
+        against,
+        config_file=config_file,
+        heads=heads,
+        weights=weights,
+        adapter=adapter,
+        base=base,
+        lora_alpha=lora_alpha,
+    )
+    return validate_file(path, source, settings, roles=roles, on_stage=on_stage)
 
 
 def _cached(manifest: Manifest) -> bool:

@@ -115,6 +115,8 @@ def _write_files(
     hashes: dict[Path, str] = {}
     for path in source.carried:
         shutil.copyfile(path, folder / path.name)
+    for name, content in source.made.items():
+        (folder / name).write_bytes(content)
     if model is not None:
         (folder / "onnx").mkdir()
         base = in_profile(model, source, config)

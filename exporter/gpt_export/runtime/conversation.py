@@ -82,7 +82,9 @@ class Conversation:
             yield piece
 
     def _ids_of(self, text: str) -> list[int]:
-        return parse_ids(text, self._session.vocab_size) if self._tokenizer is None else self._tokenizer.encode(text)
+        if self._tokenizer is None:
+            return parse_ids(text, self._session.vocab_size)
+        return self._tokenizer.encode(text, special=self._config.special, whole=not self._read)
 
     def _next(self) -> int:
         if self.room < 0:

@@ -11,7 +11,8 @@ import numpy as np
 from gpt_export_models.tokenizer import TextStream, Tokenizer, encode, pad, shorten
 from numpy.typing import NDArray
 
-from gpt_export.errors import ContextError, InputError
+from gpt_export.errors import ContextError, InputError, TextError
+from gpt_export.runtime.chat import unfolded, unmarked
 
 USUAL_NEW_TOKENS = 50
 StopReason = Literal["length", "end-of-text", "stop", "context"]
@@ -37,6 +38,10 @@ class GenerationConfig:
     """Texts that end a continuation, a special token's among them; in a generation of ids, ids in digits."""
     ignore_end_of_text: bool = False
     """Go on after the tokenizer's end-of-text token, which otherwise ends a continuation."""
+    special: bool = False
+    """Take what spells a special token in a prompt for that token; otherwise it is text."""
+    chat: bool = False
+    """Prompts are what a user says: the artifact's chat template, and its special tokens, are put around them."""
 
     def __post_init__(self) -> None:
         if "" in self.stops:
@@ -91,9 +96,9 @@ class Generation:
         if tokenizer is None:
             rows = [parse_ids(prompt, session.vocab_size) for prompt in prompts]
         else:
-            rows = [encode(prompt, session.context_length, tokenizer) for prompt in prompts]
+            rows = [_encoded(prompt, session.context_length, tokenizer, config) for prompt in prompts]
         self.continuations = [
-            Continuation(prompt, row, text=None if tokenizer is None else "")
+            Continuation(unmarked(prompt), row, text=None if tokenizer is None else "")
             for prompt, row in zip(prompts, rows, strict=True)
         ]
         stops = Stops.of(config, tokenizer, session.vocab_size)
@@ -133,6 +138,18 @@ class Generation:
     @staticmethod
     def _told(pieces: Iterator[str]) -> Iterator[tuple[int, str]]:
         return ((i, piece) for i, piece in enumerate(pieces) if piece)
+
+
+def _encoded(prompt: str, context_length: int, tokenizer: Tokenizer, config: GenerationConfig) -> list[int]:
+    """The ids of a prompt. In a chat the template's special tokens are tokens, and what the user typed is text."""
+    if not config.chat:
+        return encode(prompt, context_length, tokenizer, special=config.special)
+    parts = unfolded(prompt)
+    rows = [encode(text, context_length, tokenizer, special=special, whole=False) for text, special in parts if text]
+    ids = [token_id for row in rows for token_id in row]
+    if not 0 < len(ids) <= context_length:
+        raise TextError(f"the chat gives {len(ids)} tokens, the context is {context_length}; say something shorter")
+    return ids
 
 
 def parse_ids(text: str, vocab_size: int) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt_export.errors import InputError
+from gpt_export.runtime.chat import marked, open_chat
 from gpt_export.runtime.generation import Generation, GenerationConfig
 from gpt_export.runtime.session import Session
 
@@ -33,4 +34,9 @@ def open_generation(
     tokenizer = None if as_ids else session.tokenizer
     if tokenizer is None and not as_ids:
         raise InputError(f'{folder} has no tokenizer, it is for ids alone; pass ids, such as "1 2 3", with --ids')
+    if config.chat:
+        if tokenizer is None:
+            raise InputError("a chat is text, and --ids says that prompts are ids; leave one of them out")
+        typed = [prompt if config.special else marked(prompt, tokenizer.specials) for prompt in prompts]
+        prompts = open_chat(folder, session.manifest).prompts(typed)
     return Generation(session, tokenizer, prompts, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt_export_models.tokenizer import Gpt2Tokenizer, Tokenizer
+from gpt_export_models.tokenizer_files import is_tokenizers
 
 from gpt_export.artifact.manifest import Manifest
 from gpt_export.artifact.reading import Artifact
@@ -26,14 +27,10 @@ def open_tokenizer(folder: str | Path, manifest: Manifest | None = None) -> Toke
         return None
     if name == Gpt2Tokenizer.name:
         return Gpt2Tokenizer()
-    from gpt_export_models.carried_tokenizer import (  # an import that few artifacts need
-        CARRIED,
-        CarriedTokenizer,
-        open_carried,
-    )
+    from gpt_export_models.carried_tokenizer import CarriedTokenizer, open_carried  # an import that few artifacts need
 
     if name == CarriedTokenizer.name:
-        files = [path for path in CARRIED if path in artifact.manifest.files]
+        files = [path for path in artifact.manifest.files if is_tokenizers(path)]
         artifact.verify(files)
         if tokenizer := open_carried(
             [artifact.folder / path for path in files], int(artifact.manifest.model["vocab_size"])

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from gpt_export_models.blank import blank, filled
-from gpt_export_models.carried_tokenizer import carried_files, ignored_notes, open_carried
 from gpt_export_models.checkpoints import read_checkpoint
 from gpt_export_models.config import GPT_CONFIG_124M, GPTConfig
 from gpt_export_models.gpt import GPTDecoder, GPTModel
+from gpt_export_models.tokenizer_folder import assumed_tokenizer, find_tokenizer
 from torch import Tensor, nn
 
 from gpt_export.runtime.signature import CacheShape
-from gpt_export.sources.source import Source, ids_alone, usual_tokenizer
+from gpt_export.sources.source import Source
 
 GPT2_SIZES: Mapping[str, Mapping[str, Any]] = {
     "gpt2-124m": {"emb_dim": 768, "n_layers": 12, "n_heads": 12},
@@ -27,7 +27,8 @@ GPT2_SIZES: Mapping[str, Mapping[str, Any]] = {
 
 READINGS: Mapping[str, str] = {
     "from-scratch": "book (LLMs from scratch)",
-    "nanogpt": "nanoGPT",
+    "nanogpt": "nanoGPT (or minGPT, build-nanogpt)",
+    "mingpt": "minGPT of 2020",
     "huggingface": "Hugging Face GPT-2",
 }
 """By family, whose code we have read."""
@@ -44,25 +45,37 @@ def seeded_gpt(name: str, seed: int, *, cached: bool = True) -> Source:
 
 
 def checkpoint_source(
-    path: Path, *, config_file: Path | None = None, heads: int | None = None, cached: bool = True
+    path: Path,
+    *,
+    name: str | None = None,
+    config_file: Path | None = None,
+    heads: int | None = None,
+    adapter: Path | None = None,
+    lora_alpha: float | None = None,
+    cached: bool = True,
+    notes: tuple[str, ...] = (),
 ) -> Source:
     """The source of a checkpoint that a family of `gpt_export_models.checkpoints` recognises.
 
     Args:
-        config_file, heads: what the checkpoint does not say itself, see `read_checkpoint`.
+        name: the artifact's, in place of the path's own.
+        config_file, heads, adapter, lora_alpha: what the checkpoint does not say itself, see `read_checkpoint`.
+        notes: what is to be said before the checkpoint's own notes.
 
     Raises:
         CheckpointError: it is of no known family, damaged, or does not fit its configuration.
     """
-    checkpoint = read_checkpoint(path, config_file=config_file, heads=heads)
+    checkpoint = read_checkpoint(path, config_file=config_file, heads=heads, adapter=adapter, lora_alpha=lora_alpha)
+    name = name or artifact_name(path)
+    merged = {} if adapter is None else {"adapter": artifact_name(adapter)}
     return _source(
         checkpoint.config,
         checkpoint.tensors,
-        name=artifact_name(path),
-        record={"kind": "checkpoint", "family": checkpoint.family, "name": artifact_name(path)},
+        name=name,
+        record={"kind": "checkpoint", "family": checkpoint.family, "name": name} | merged,
         judged_against=_reading_of(checkpoint.family),
         cached=cached,
-        notes=checkpoint.notes,
+        notes=(*notes, *checkpoint.notes),
         folder=checkpoint.folder,
     )
 
@@ -92,9 +105,7 @@ def _source(
     notes: tuple[str, ...] = (),
     folder: Path | None = None,
 ) -> Source:
-    carried = carried_files(folder) if folder else ()
-    tokenizer = open_carried(carried, config.vocab_size) or usual_tokenizer(config.vocab_size)
-    notes += ignored_notes(folder) if folder else ()
+    found = find_tokenizer(folder, config.vocab_size) if folder else assumed_tokenizer(config.vocab_size)
 
     def reference() -> nn.Module:
         return filled(lambda: GPTModel(config), {key: tensor.float() for key, tensor in weights.items()})
@@ -110,11 +121,12 @@ def _source(
         reference=reference,
         skeleton=skeleton,
         weights=weights,
-        tokenizer=tokenizer,
-        carried=carried,
+        tokenizer=found.tokenizer,
+        carried=found.carried,
+        made=found.made,
         cache=cache if cached else None,
         cacheable=cached,
         torchscript=False,
         configuration=config.to_dict(),
-        notes=notes if tokenizer else (*notes, ids_alone(config.vocab_size)),
+        notes=(*notes, *found.notes) if folder else notes,
     )

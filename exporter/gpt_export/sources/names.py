@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpt_export_models.checkpoints.advice import refuse_configuration
 from gpt_export_models.config import GPT_CONFIG_124M, GPTConfig
 from gpt_export_models.dummy import DummyGPTModel
 from gpt_export_models.errors import UnimplementedError
@@ -15,8 +16,11 @@ from gpt_export_models.json_files import read_json_object
 from torch import nn
 
 from gpt_export.errors import SourceError
+from gpt_export.sources.adapter_choice import Chosen, choose_adapter
 from gpt_export.sources.factories import made_once, maker_of
 from gpt_export.sources.gpt import GPT2_SIZES, artifact_name, checkpoint_source, seeded_gpt
+from gpt_export.sources.hub import cached_snapshot
+from gpt_export.sources.merged import merge_into
 from gpt_export.sources.source import Source, source_of_module
 from gpt_export.sources.state import loaded
 from gpt_export.sources.transformers_folder import CONFIG, has_transformers, is_transformers, transformers_source
@@ -35,6 +39,9 @@ def read_source(
     config_file: Path | None = None,
     heads: int | None = None,
     weights: Path | None = None,
+    adapter: str | Path | None = None,
+    base: Path | None = None,
+    lora_alpha: float | None = None,
     cached: bool = True,
 ) -> Source:
     """The source that `spec` names.
@@ -47,25 +54,34 @@ def read_source(
             its head count.
         heads: the head count of such a checkpoint.
         weights: a checkpoint whose tensors are loaded into the module of a factory.
+        adapter: a folder of PEFT's that is merged into the weights; `none` leaves away the one beside them.
+        base: the model of the adapter that `spec` is.
+        lora_alpha: the scaling of low-rank layers in a state dict of the book's.
         cached: whether the graph of a real GPT has a key-value cache.
 
     Raises:
         SourceError: the name is unknown, cannot be imported, or gives no module that fits.
     """
-    is_path = Path(spec).exists()
+    snapshot = None if spec in known_names() else cached_snapshot(spec)
+    is_path = snapshot is not None or Path(spec).exists()
     is_factory = not is_path and _FACTORY.fullmatch(spec) is not None
     if weights is not None and not is_factory:
         raise SourceError(f"--weights are for a class of your own (package.module:factory), and {spec} is none")
     if heads is not None and not is_path:
         raise SourceError(f"--heads is for a checkpoint that does not say it, and {spec} is none")
+    given = (("--adapter", adapter), ("--base", base), ("--lora-alpha", lora_alpha))
+    if (said := [flag for flag, value in given if value is not None]) and not is_path and weights is None:
+        raise SourceError(f"{', '.join(said)} is for a checkpoint, and {spec} is none; leave it out")
     if spec == DUMMY:
         return _dummy_124m(seed)
     if spec in GPT2_SIZES:
         return seeded_gpt(spec, seed, cached=cached)
     if is_path:
-        return _at_path(Path(spec), config_file, heads, cached)
+        chosen = choose_adapter(snapshot or Path(spec), adapter, base)
+        name = artifact_name(Path(spec)) if snapshot is None else spec.rpartition("/")[2]
+        return _at_path(name, chosen, config_file=config_file, heads=heads, lora_alpha=lora_alpha, cached=cached)
     if is_factory:
-        return _imported(spec, seed, config_file, weights)
+        return _imported(spec, seed, config_file, weights, adapter)
     raise SourceError(
         f"{spec!r} is neither a known source nor a path; known are {', '.join(known_names())}, "
         "or name a factory as package.module:factory"
@@ -100,7 +116,9 @@ def source_of(
             )
         source = replace(source, context_length=context_length or source.context_length)
         return replace(source, name=name or source.name)
-    if given := [key for key in ("config_file", "heads", "weights") if said.get(key) is not None]:
+    if given := [
+        key for key in ("config_file", "heads", "weights", "adapter", "base", "lora_alpha") if said.get(key) is not None
+    ]:
         raise SourceError(f"{', '.join(given)} is for a source by name, and this is a module; leave it out")
     return source_of_module(
         named,
@@ -131,26 +149,52 @@ def _dummy_124m(seed: int) -> Source:
     )
 
 
-def _at_path(path: Path, config_file: Path | None, heads: int | None, cached: bool) -> Source:
+def _at_path(
+    name: str,
+    chosen: Chosen,
+    *,
+    config_file: Path | None,
+    heads: int | None,
+    lora_alpha: float | None,
+    cached: bool,
+) -> Source:
     """Our own GPT where we have read a family's code, transformers' model where it is the one who knows."""
-    plain = config_file is None and heads is None and is_transformers(path)
-    if plain and read_json_object(path / CONFIG)["model_type"] != OURS:
-        return transformers_source(path, name=artifact_name(path))
+    folder = chosen.base
+    plain = config_file is None and heads is None and is_transformers(folder)
+    if is_transformers(folder):
+        refuse_configuration(folder, read_json_object(folder / CONFIG))
+    if plain and read_json_object(folder / CONFIG)["model_type"] != OURS:
+        return transformers_source(folder, name=name, adapter=chosen.adapter, notes=chosen.notes)
     try:
-        return checkpoint_source(path, config_file=config_file, heads=heads, cached=cached)
+        return checkpoint_source(
+            folder,
+            name=name,
+            config_file=config_file,
+            heads=heads,
+            adapter=chosen.adapter,
+            lora_alpha=lora_alpha,
+            cached=cached,
+            notes=chosen.notes,
+        )
     except UnimplementedError:
         if not plain or not has_transformers():
             raise
-        return transformers_source(path, name=artifact_name(path))
+        return transformers_source(folder, name=name, adapter=chosen.adapter, notes=chosen.notes)
 
 
-def _imported(spec: str, seed: int, config_file: Path | None, weights: Path | None) -> Source:
+def _imported(
+    spec: str, seed: int, config_file: Path | None, weights: Path | None, adapter: str | Path | None
+) -> Source:
     make = maker_of(spec, config_file)
     notes: tuple[str, ...] = ()
     if weights is None:
         module = made_once(make, seed)
     else:
-        module, notes = loaded(make, weights, seed)
+        chosen = choose_adapter(weights, adapter)
+        module, notes = loaded(make, chosen.base, seed)
+        notes += chosen.notes
+        if chosen.adapter is not None:
+            merge_into(module, chosen.adapter)
     return source_of_module(
         module,
         name=spec.replace(":", ".").rpartition(".")[2].replace("_", "-").lower(),

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gpt_export_models.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer, Tokenizer
+from gpt_export_models.tokenizer import Tokenizer
+from gpt_export_models.tokenizer_folder import assumed_tokenizer
 from torch import Tensor, nn
 
 from gpt_export.errors import SourceError
@@ -15,9 +16,6 @@ from gpt_export.runtime.signature import CacheDType, CacheShape, Head, Signature
 from gpt_export.sources.adapted import adapt
 from gpt_export.sources.context import context_length_of
 from gpt_export.weights.mapped import let_go
-
-NANOGPT_VOCAB_SIZE = 50304
-"""GPT-2's vocabulary padded to a multiple of 64, as nanoGPT trains it; the tokens are the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +51,8 @@ class Source:
     """The tokenizer that fits the vocabulary, None for a model of ids alone."""
     carried: tuple[Path, ...] = ()
     """Files of the tokenizer that the artifact gets as they are."""
+    made: Mapping[str, bytes] = field(default_factory=dict)
+    """Files of the tokenizer that were made of those, by name; they come in place of carried ones."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """The model's own configuration in JSON values, where it has one."""
     notes: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ def source_of_module(
     if context_length is None:
         context_length, assumed = context_length_of(adapted.reference())
         notes += assumed
-    tokenizer = usual_tokenizer(ids)
+    usual = assumed_tokenizer(ids)
     return Source(
         name=name,
         record=record,
@@ -135,17 +135,7 @@ def source_of_module(
         weights=adapted.weights,
         head=adapted.head,
         torchscript=not adapted.rounds,
-        tokenizer=tokenizer,
+        tokenizer=usual.tokenizer,
         configuration=configuration or {},
-        notes=(*notes, *adapted.notes, *(() if tokenizer else (ids_alone(ids),))),
+        notes=(*notes, *adapted.notes, *usual.notes),
     )
-
-
-def usual_tokenizer(vocab_size: int) -> Tokenizer | None:
-    """GPT-2's tokenizer for a vocabulary of its size, padded or not; None for any other."""
-    return Gpt2Tokenizer() if vocab_size in (GPT2_VOCAB_SIZE, NANOGPT_VOCAB_SIZE) else None
-
-
-def ids_alone(vocab_size: int) -> str:
-    """The note on a source without a tokenizer."""
-    return f"there is no tokenizer for this vocabulary of {vocab_size}; the artifact is for ids alone"

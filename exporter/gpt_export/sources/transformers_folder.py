@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpt_export_models.carried_tokenizer import carried_files, ignored_notes, open_carried
+from gpt_export_models.checkpoints.adapters import CONFIG as ADAPTER_CONFIG
+from gpt_export_models.checkpoints.advice import refuse_configuration
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
+from gpt_export_models.tokenizer_folder import assumed_tokenizer, find_tokenizer
 from torch import nn
 
 from gpt_export.errors import CheckpointError, SourceError
+from gpt_export.sources.merged import merge_into
 from gpt_export.sources.places import blame
-from gpt_export.sources.source import Source, ids_alone, source_of_module, usual_tokenizer
+from gpt_export.sources.source import Source, source_of_module
 
 CONFIG = "config.json"
 
@@ -35,11 +39,11 @@ def is_transformers(path: Path) -> bool:
     return path.is_dir() and where.is_file() and isinstance(read_json_object(where).get("model_type"), str)
 
 
-def transformers_source(folder: Path, *, name: str) -> Source:
-    """The source of the decoder in `folder`, its weights mapped where they lie in safetensors.
+def transformers_source(folder: Path, *, name: str, adapter: Path | None = None, notes: tuple[str, ...] = ()) -> Source:
+    """The source of the decoder in `folder`, its weights mapped where they lie in safetensors, and `adapter` merged.
 
     Nothing of the folder is run as code. Attention is computed by plain tensor operators ("eager"), which every model
-    has and torch.export follows; experts by products of whole batches, since the plain ones ask which expert was hit.
+    has and torch.export follows.
 
     Raises:
         CheckpointError: the folder asks for code of its own or for quantised weights, holds no causal decoder that
@@ -53,25 +57,44 @@ def transformers_source(folder: Path, *, name: str) -> Source:
             f"{folder} is a {values['model_type']} of Hugging Face, which transformers reads, and that is not "
             "installed; pip install 'gpt-export[hf]'"
         )
-    model, version, notes = _loaded(folder, values)
+    with _without_adapter(folder) as alone:
+        model, version, found = _loaded(alone, values)
+    merged = {}
+    if adapter is not None:
+        merge_into(model, adapter)
+        merged = {"adapter": adapter.resolve().name}
     source = source_of_module(
         model,
         name=name,
-        record={"kind": "transformers", "model_type": values["model_type"], "name": name},
+        record={"kind": "transformers", "model_type": values["model_type"], "name": name} | merged,
         judged_against=f"transformers {version}'s {type(model).__name__}",
         configuration=values,
-        notes=notes,
+        notes=(*notes, *found),
     )
     return with_tokenizer(source, folder)
 
 
 def with_tokenizer(source: Source, folder: Path) -> Source:
     """`source` with the tokenizer whose files lie in `folder`, if there is one."""
-    carried = carried_files(folder)
-    tokenizer = open_carried(carried, source.vocab_size) or usual_tokenizer(source.vocab_size)
-    notes = tuple(note for note in source.notes if note != ids_alone(source.vocab_size))
-    notes += ignored_notes(folder) if tokenizer else (*ignored_notes(folder), ids_alone(source.vocab_size))
-    return replace(source, carried=carried, tokenizer=tokenizer, notes=notes)
+    assumed = assumed_tokenizer(source.vocab_size).notes
+    found = find_tokenizer(folder, source.vocab_size)
+    notes = (*(note for note in source.notes if note not in assumed), *found.notes)
+    return replace(source, carried=found.carried, made=found.made, tokenizer=found.tokenizer, notes=notes)
+
+
+@contextlib.contextmanager
+def _without_adapter(folder: Path) -> Iterator[Path]:
+    """The folder as transformers sees it without the adapter in it, which it would load by itself where PEFT is."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
+        view = Path(scratch, folder.resolve().name)
+        view.mkdir()
+        for inner in folder.resolve().iterdir():
+            if inner.name != ADAPTER_CONFIG:
+                (view / inner.name).symlink_to(inner)
+        yield view
 
 
 def _refuse(folder: Path, values: Mapping[str, Any]) -> None:
@@ -80,11 +103,7 @@ def _refuse(folder: Path, values: Mapping[str, Any]) -> None:
             f"{folder} asks for code of its own (auto_map in {CONFIG}), and such code is never run; name your "
             "copy of the class, and this folder as its --weights"
         )
-    if values.get("quantization_config"):
-        raise CheckpointError(
-            f"{folder} holds quantised weights (quantization_config in {CONFIG}); take the ones they were made from, "
-            "and let the export quantise them: --precision int8,int4"
-        )
+    refuse_configuration(folder, values)
 
 
 def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tuple[str, ...]]:
@@ -101,7 +120,7 @@ def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tu
                 trust_remote_code=False,
                 dtype="auto",
                 output_loading_info=True,
-                **_plain_operators(transformers),
+                attn_implementation="eager",
             )
         except Exception as error:  # transformers raises what it likes
             raise CheckpointError(
@@ -118,14 +137,6 @@ def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tu
     unexpected = sorted(map(str, found.get("unexpected_keys") or ()))
     notes = (f"{type(model).__name__} does not use {some(unexpected)} of the file",) if unexpected else ()
     return model.eval().requires_grad_(False), transformers.__version__, notes
-
-
-def _plain_operators(transformers: Any) -> dict[str, str]:
-    """Settings under which models are computed by operators that have an ONNX form; older versions know fewer."""
-    chosen = {"attn_implementation": "eager"}
-    if hasattr(transformers.PreTrainedModel, "get_correct_experts_implementation"):
-        chosen["experts_implementation"] = "batched_mm"
-    return chosen
 
 
 @contextlib.contextmanager

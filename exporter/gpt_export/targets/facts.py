@@ -9,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gpt_export_models.carried_tokenizer import CARRIED, SETTINGS, SPECIAL, CarriedTokenizer, open_carried
+from gpt_export_models.carried_tokenizer import CarriedTokenizer, open_carried
 from gpt_export_models.config import GPTConfig
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.tokenizer import END_OF_TEXT_ID, Gpt2Tokenizer
+from gpt_export_models.tokenizer_files import SETTINGS, SPECIAL, is_tokenizers
 
 from gpt_export.artifact.manifest import Manifest
+from gpt_export.runtime.signature import CacheShape, LayerCache
 
 SKELETON = "dummy-124m"
 GENERATION = "generation_config.json"
@@ -31,7 +33,7 @@ class Facts:
     @classmethod
     def of(cls, folder: Path, manifest: Manifest) -> Facts:
         """The facts on the artifact in `folder`, of which `manifest` lists only what the export itself wrote."""
-        return cls(manifest, {name: folder / name for name in CARRIED if name in manifest.files})
+        return cls(manifest, {name: folder / name for name in manifest.files if is_tokenizers(name)})
 
     @cached_property
     def config(self) -> GPTConfig | None:
@@ -39,6 +41,26 @@ class Facts:
         source, found = self.manifest.source, self.manifest.model["configuration"]
         known = source.get("kind") in ("checkpoint", "seeded") and source.get("name") != SKELETON
         return GPTConfig.from_dict(found) if known and found and self.manifest.variants else None
+
+    @cached_property
+    def decoder(self) -> LayerCache | None:
+        """Keys and values of a layer, where all are alike and the graph gives logits: what consumers can be told."""
+        if not self.cached or self.default is None or self.manifest.source.get("name") == SKELETON:
+            return None
+        layers = set(CacheShape.from_dict(self.default["cache"]).layers)
+        layer = layers.pop()
+        return None if layers or layer.key_dim != layer.value_dim else layer
+
+    @property
+    def n_layers(self) -> int:
+        """Pairs of keys and values in the cache; 0 without one."""
+        return 0 if self.default is None or not self.cached else CacheShape.from_dict(self.default["cache"]).n_layers
+
+    @cached_property
+    def configuration(self) -> Mapping[str, Any]:
+        """What the source says of its module: Hugging Face's own keys where the source is a folder of transformers."""
+        found: Mapping[str, Any] = self.manifest.model["configuration"]
+        return found
 
     @property
     def name(self) -> str:
@@ -81,14 +103,18 @@ class Facts:
         return self.default is not None and self.default["cache"] is not None
 
     @property
+    def _is_known(self) -> bool:
+        return self.config is not None or self.decoder is not None
+
+    @property
     def has_gpt2_tokenizer(self) -> bool:
         """Whether the tokenizer is the one of the embedded vocabulary."""
-        return self.config is not None and self.manifest.model["tokenizer"] == Gpt2Tokenizer.name
+        return self._is_known and self.manifest.model["tokenizer"] == Gpt2Tokenizer.name
 
     @cached_property
     def carried_tokenizer(self) -> CarriedTokenizer | None:
         """The checkpoint's own tokenizer, if the model uses it."""
-        if self.config is None or self.manifest.model["tokenizer"] != CarriedTokenizer.name:
+        if not self._is_known or self.manifest.model["tokenizer"] != CarriedTokenizer.name:
             return None
         return open_carried(list(self.carried.values()), self.vocab_size)
 

@@ -10,12 +10,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gpt_export_models.carried_tokenizer import CARRIED
+from gpt_export_models.tokenizer_files import is_tokenizers
 
 from gpt_export.artifact.manifest import dump
 from gpt_export.errors import ArtifactError
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, POSITION_IDS
 from gpt_export.targets.facts import Facts
+from gpt_export.targets.huggingface import query_heads
 from gpt_export.targets.plan import FromArtifact, Plan
 from gpt_export.targets.tokenizer_files import LICENCE
 
@@ -23,8 +24,11 @@ NAME = "genai_config.json"
 
 
 def files(facts: Facts) -> dict[str, bytes]:
-    """`genai_config.json` with the first of the variants; nothing without a cache, on which its decoder rests."""
-    if facts.config is None or not facts.cached:
+    """`genai_config.json` with the first of the variants.
+
+    Nothing without a cache, on which its decoder rests, and where layers are unlike, of which it knows one shape.
+    """
+    if facts.decoder is None:
         return {}
     return {NAME: dump(settings(facts, next(iter(facts.variants)))).encode()}
 
@@ -35,11 +39,12 @@ def package(facts: Facts, variant: str) -> Plan:
     Raises:
         ArtifactError: the artifact has no configuration for onnxruntime-genai.
     """
-    if facts.config is None or facts.variants[variant]["cache"] is None:
+    if facts.decoder is None:
         raise ArtifactError(
-            f"{facts.name} is not for onnxruntime-genai, which needs a GPT with a cache; export one without --no-cache"
+            f"{facts.name} is not for onnxruntime-genai, which needs a decoder with a cache whose layers are alike; "
+            "`gpt-export inspect` shows this one's"
         )
-    beside = [name for name in (*CARRIED, "config.json", LICENCE) if name in facts.manifest.files]
+    beside = [name for name in facts.manifest.files if is_tokenizers(name) or name in ("config.json", LICENCE)]
     return {
         **{name: FromArtifact(name) for name in (*beside, *facts.files_of(variant))},
         NAME: dump(settings(facts, variant)).encode(),
@@ -48,16 +53,17 @@ def package(facts: Facts, variant: str) -> Plan:
 
 def settings(facts: Facts, variant: str) -> dict[str, Any]:
     """The values of `genai_config.json` that open `variant`."""
-    found = facts.variants[variant]
-    shape = found["cache"]
+    found, layer = facts.variants[variant], facts.decoder
+    assert layer is not None
+    heads = query_heads(facts, layer)
     model: dict[str, Any] = {
         "type": "decoder",
         "context_length": facts.context_length,
         "vocab_size": facts.vocab_size,
         "decoder": {
             "filename": found["path"],
-            "head_size": shape["head_dim"],
-            "hidden_size": shape["n_heads"] * shape["head_dim"],
+            "head_size": layer.key_dim,
+            "hidden_size": heads * layer.key_dim,
             "inputs": {
                 "input_ids": INPUT_IDS,
                 "attention_mask": ATTENTION_MASK,
@@ -65,9 +71,9 @@ def settings(facts: Facts, variant: str) -> dict[str, Any]:
                 "past_key_names": "past_key_values.%d.key",
                 "past_value_names": "past_key_values.%d.value",
             },
-            "num_attention_heads": shape["n_heads"],
-            "num_hidden_layers": shape["n_layers"],
-            "num_key_value_heads": shape["n_heads"],
+            "num_attention_heads": heads,
+            "num_hidden_layers": facts.n_layers,
+            "num_key_value_heads": layer.n_heads,
             "outputs": {
                 "logits": LOGITS,
                 "present_key_names": "present.%d.key",

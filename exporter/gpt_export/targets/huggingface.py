@@ -8,10 +8,12 @@ GPT-2 with biases of zero is the same function.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from gpt_export_models.config import Activation, GPTConfig
 
 from gpt_export.artifact.manifest import dump
+from gpt_export.runtime.signature import LayerCache
 from gpt_export.targets import transformers_js
 from gpt_export.targets.facts import GENERATION, Facts
 from gpt_export.targets.tokenizer_files import tokenizer_files
@@ -22,11 +24,15 @@ ACTIVATIONS: Mapping[Activation, str] = {"gelu_tanh": "gelu_new", "gelu_erf": "g
 def files(facts: Facts) -> dict[str, bytes]:
     """`config.json`, the tokenizer's files, and for graphs with a cache `generation_config.json`.
 
-    Nothing for the skeleton and for modules, whose architecture these libraries do not know.
+    Nothing for the skeleton, for modules without a cache, and for those whose layers are unlike.
     """
-    if facts.config is None:
+    if facts.config is not None:
+        config = _config(facts, facts.config)
+    elif facts.decoder is not None:
+        config = _decoder_config(facts, facts.decoder)
+    else:
         return {}
-    made = {"config.json": _config(facts, facts.config), **tokenizer_files(facts)}
+    made = {"config.json": config, **tokenizer_files(facts)}
     if facts.cached and facts.end_id is not None and GENERATION not in facts.carried:
         made[GENERATION] = _generation(facts)
     return made
@@ -56,6 +62,38 @@ def _config(facts: Facts, config: GPTConfig) -> bytes:
         "vocab_size": config.vocab_size,
     }
     return dump({name: value for name, value in values.items() if value != {}}).encode()
+
+
+def query_heads(facts: Facts, layer: LayerCache) -> int:
+    """How many heads of queries a layer has, as far as the source says it; else as many as of keys and values."""
+    found = facts.configuration.get("num_attention_heads")
+    return found if isinstance(found, int) and found > 0 else layer.n_heads
+
+
+def _decoder_config(facts: Facts, layer: LayerCache) -> bytes:
+    """The configuration of a decoder of any architecture: the source's own, with the numbers that the graph has.
+
+    A module that is none of transformers is called a Llama: by that name its libraries take grouped heads of a stated
+    width, layer after layer, and ask for nothing else of what computes them.
+    """
+    own = facts.configuration if isinstance(facts.configuration.get("model_type"), str) else {}
+    heads = query_heads(facts, layer)
+    numbers: dict[str, Any] = {
+        "bos_token_id": facts.start_id,
+        "eos_token_id": facts.end_id,
+        "head_dim": layer.key_dim,
+        "max_position_embeddings": facts.context_length,
+        "num_attention_heads": heads,
+        "num_hidden_layers": facts.n_layers,
+        "num_key_value_heads": layer.n_heads,
+        "use_cache": True,
+        "vocab_size": facts.vocab_size,
+        "transformers.js_config": transformers_js.settings(facts),
+    }
+    if not own:
+        numbers |= {"architectures": ["LlamaForCausalLM"], "hidden_size": heads * layer.key_dim, "model_type": "llama"}
+    stated = {name: value for name, value in numbers.items() if value not in (None, {})}
+    return dump({**own, **stated}).encode()
 
 
 def _generation(facts: Facts) -> bytes:

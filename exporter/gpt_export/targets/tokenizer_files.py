@@ -11,8 +11,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from gpt_export_models.carried_tokenizer import MERGES, SETTINGS, USUAL_END, VOCABULARY, WHOLE, CarriedTokenizer
+from gpt_export_models.carried_tokenizer import USUAL_END
 from gpt_export_models.tokenizer import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, gpt2_encoding
+from gpt_export_models.tokenizer_files import MERGES, SETTINGS, VOCABULARY, WHOLE
 
 from gpt_export.artifact.manifest import dump
 from gpt_export.targets.facts import Facts
@@ -33,7 +34,7 @@ def tokenizer_files(facts: Facts) -> dict[str, bytes]:
     elif facts.carried_tokenizer:
         tokenizer = facts.carried_tokenizer
         end = None if tokenizer.end_of_text_id is None else tokenizer.end_of_text
-        made = {WHOLE: _whole(tokenizer), SETTINGS: _settings(facts, end, "PreTrainedTokenizerFast")}
+        made = {WHOLE: tokenizer.to_json().encode(), SETTINGS: _settings(facts, end, "PreTrainedTokenizerFast")}
     else:
         return {}
     return {name: content for name, content in made.items() if name not in facts.carried}
@@ -110,13 +111,6 @@ def _settings(facts: Facts, end: str | None, tokenizer_class: str) -> bytes:
         "tokenizer_class": tokenizer_class,
     }
     return dump(values | tokens | ({"unk_token": end} if tokenizer_class == "GPT2Tokenizer" else {})).encode()
-
-
-def _whole(tokenizer: CarriedTokenizer) -> bytes:
-    values = json.loads(tokenizer.to_json())
-    merges = values["model"]["merges"]
-    values["model"]["merges"] = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
-    return _compact(values)
 
 
 def _compact(values: Mapping[str, Any]) -> bytes:

@@ -3,7 +3,7 @@
 A family is one file: it registers itself, and this file imports it.
 """
 
-from gpt_export_models.checkpoints import from_scratch, huggingface, nanogpt
+from gpt_export_models.checkpoints import from_scratch, huggingface, mingpt, nanogpt
 from gpt_export_models.checkpoints.checkpoint import Checkpoint
 from gpt_export_models.checkpoints.contract import expected_shapes
 from gpt_export_models.checkpoints.registry import (
@@ -23,6 +23,7 @@ __all__ = [
     "family_names",
     "from_scratch",
     "huggingface",
+    "mingpt",
     "nanogpt",
     "read_checkpoint",
     "recognise",

@@ -74,7 +74,8 @@ def fit(stored: Stored, state: Mapping[str, Any], layout: Layout, form: Form, de
     if problems:
         raise CheckpointError(
             f"{stored.path} and its configuration do not make a whole GPT: {'; '.join(problems)};"
-            " pass the configuration that the weights were trained with, or save the whole state dict again"
+            " pass the configuration that the weights were trained with, save the whole state dict again, or export a"
+            f" changed model through its own class: gpt-export onnx package.module:factory --weights {stored.path}"
         )
     return Fitted(tensors=layout.canonical(state, form, n_layers), sizes=found)
 
@@ -99,11 +100,6 @@ def without_buffers(state: Mapping[str, Any], layout: Layout) -> tuple[dict[str,
     kept = {name: value for name, value in state.items() if not layout.is_buffer(name)}
     dropped = len(state) - len(kept)
     return kept, (f"{dropped} attention mask buffers were ignored, they are no weights",) if dropped else ()
-
-
-def without_compile_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
-    """`state` without the `_orig_mod.` that `torch.compile` puts before the names."""
-    return {str(name).removeprefix("_orig_mod."): value for name, value in state.items()}
 
 
 def share_storage(a: Any, b: Any) -> bool:

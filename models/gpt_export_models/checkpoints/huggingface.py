@@ -5,7 +5,6 @@ Source: `GPT2Config` and `modeling_gpt2.py` of transformers 5, https://github.co
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from gpt_export_models.checkpoints.checkpoint import Checkpoint
 from gpt_export_models.checkpoints.contract import Form
 from gpt_export_models.checkpoints.fit import Declared, are_equal, fit, share_storage, to_config, without_buffers
-from gpt_export_models.checkpoints.layout import Layout, gpt2_names
+from gpt_export_models.checkpoints.layout import GPT2_LANDMARK, Layout, gpt2_names, is_linear
 from gpt_export_models.checkpoints.registry import Family, register
 from gpt_export_models.checkpoints.stored import Stored
 from gpt_export_models.config import Activation
@@ -44,6 +43,7 @@ SYNONYMS = {
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
 }
+ALONE_NOTES = ("there is no config.json; everything but the head count was taken as in GPT-2's",)
 MUST_BE: Mapping[str, tuple[Any, ...]] = {
     "model_type": ("gpt2",),
     "scale_attn_weights": (True,),
@@ -55,12 +55,14 @@ MUST_BE: Mapping[str, tuple[Any, ...]] = {
 }
 """Settings that change the numbers, and the values under which they do not; absent is such a value."""
 
-_KEY = re.compile(r"(transformer\.)?(wte\.weight|wpe\.weight|h\.[0-9]+\.(attn|mlp|ln_1|ln_2)\..+)")
+
+MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+"""The layers that are `Conv1D`."""
 
 
-def recognises(values: Mapping[str, Any]) -> bool:
-    """Whether the values are a state dict with GPT-2's names, with or without `transformer.`."""
-    return any(_KEY.fullmatch(name) for name in values)
+def recognises(state: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
+    """Whether the layers are `Conv1D`, as Hugging Face kept them from OpenAI's code; or nothing says otherwise."""
+    return not is_linear(state, beside)
 
 
 def reads(stored: Stored, config_file: Path | None, heads: int | None = None) -> Checkpoint:
@@ -69,15 +71,16 @@ def reads(stored: Stored, config_file: Path | None, heads: int | None = None) ->
     Raises:
         CheckpointError: the configuration is lacking or asks for what is not implemented, or tensors do not fit it.
     """
-    if heads is not None:
-        raise CheckpointError(f"{stored.path} says its head count (config.json); leave --heads out")
     where = stored.folder / "config.json" if config_file is None else config_file
-    if config_file is None and not where.exists():
+    alone = config_file is None and not where.exists()
+    if alone and heads is None:
         raise CheckpointError(
-            f"{stored.path} is a GPT-2 of Hugging Face without a configuration, there is no {where};"
-            " put its config.json beside it or pass it with --config"
+            f"{stored.path} is a GPT-2 of Hugging Face (layers of Conv1D) without a configuration, there is no {where};"
+            " put its config.json beside it, pass it with --config, or pass its head count with --heads"
         )
-    values = _read_config(where)
+    values: dict[str, Any] = {"n_head": heads} if alone else _read_config(where)
+    if heads not in (None, values["n_head"]):
+        raise CheckpointError(f"n_head is {values['n_head']} in {where} and {heads} in --heads; leave --heads out")
     prefix = "transformer." if any(name.startswith("transformer.") for name in stored.values) else ""
     layout = _layout(prefix)
     state, notes = without_buffers(stored.values, layout)
@@ -98,17 +101,16 @@ def reads(stored: Stored, config_file: Path | None, heads: int | None = None) ->
         config=config,
         tensors=fitted.in_order(config),
         folder=stored.folder,
-        files=(*stored.files, where),
-        notes=(*stored.notes, *notes, *tie_notes, *_config_notes(values)),
+        files=stored.files if alone else (*stored.files, where),
+        notes=(*stored.notes, *notes, *tie_notes, *(ALONE_NOTES if alone else _config_notes(values))),
     )
 
 
 def _layout(prefix: str) -> Layout:
-    matrices = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     return Layout(
         blocks=f"{prefix}h",
         names=gpt2_names(prefix),
-        transposed=frozenset(f"{prefix}h.{{}}.{matrix}.weight" for matrix in matrices),  # Conv1D
+        transposed=frozenset(f"{prefix}h.{{}}.{matrix}.weight" for matrix in MATRICES),  # Conv1D
         buffers=(f"{prefix}h.{{}}.attn.bias", f"{prefix}h.{{}}.attn.masked_bias"),
     )
 
@@ -160,4 +162,17 @@ def _config_notes(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-FAMILY = register(Family(name="huggingface", recognises=recognises, reads=reads))
+def _is_conv1d(name: str) -> bool:
+    return name.removesuffix(".weight").endswith(MATRICES)
+
+
+FAMILY = register(
+    Family(
+        name="huggingface",
+        landmark=GPT2_LANDMARK,
+        recognises=recognises,
+        reads=reads,
+        holds_transposed=_is_conv1d,
+        tied={"lm_head.weight": "wte.weight"},
+    )
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -77,6 +78,10 @@ def _pattern(name: str) -> re.Pattern[str]:
     return re.compile("[0-9]+".join(re.escape(part) for part in name.split("{}")))
 
 
+GPT2_LANDMARK = re.compile(r"(transformer\.)?(wte\.weight$|wpe\.weight$|h\.[0-9]+\.(attn\.c_|mlp\.c_|ln_1|ln_2))")
+"""What a name of GPT-2's parts begins with, with or without the `transformer.` of a model with a head."""
+
+
 def gpt2_names(prefix: str) -> dict[str, tuple[str, ...]]:
     """The names that OpenAI gave the parts of GPT-2, which Hugging Face and nanoGPT kept, into the canonical ones."""
     inner = {
@@ -98,3 +103,22 @@ def gpt2_names(prefix: str) -> dict[str, tuple[str, ...]]:
         "ln_f.bias": ("final_norm.shift",),
     }
     return {prefix + name: targets for name, targets in inner.items()} | {"lm_head.weight": ("out_head.weight",)}
+
+
+def is_linear(state: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
+    """Whether layers with GPT-2's names are `Linear`, (out, in), and not Hugging Face's `Conv1D`, (in, out).
+
+    The projection to query, key and value is three times as wide as what goes in, and the one to the hidden layer is
+    nearly always wider. If the shapes do not tell, nanoGPT's `model_args` do.
+    """
+    votes = [0, 0]
+    for name, value in state.items():
+        if (
+            name.endswith((".attn.c_attn.weight", ".mlp.c_fc.weight"))
+            and isinstance(value, Tensor)
+            and value.dim() == 2
+        ):
+            rows, columns = value.shape
+            weight = 3 if ".attn." in name and max(rows, columns) == 3 * min(rows, columns) else 1
+            votes[rows > columns] += weight if rows != columns else 0
+    return "model_args" in beside if votes[0] == votes[1] else votes[1] > votes[0]

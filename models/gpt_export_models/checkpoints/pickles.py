@@ -9,17 +9,21 @@ from typing import Any
 
 import torch
 
+from gpt_export_models.checkpoints.opaque import may_stand_in, stand_in
 from gpt_export_models.errors import CheckpointError
 from gpt_export_models.problems import some
 
 _REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
 _ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)")
+_MOST_CLASSES = 100
+"""Of one file that stand-ins are made for; a training loop's settings have a few."""
 
 
 def read_pickle(path: Path, *, mapped: bool) -> Any:
     """The object in a file of `torch.save`; with `mapped` its tensors stay in the file.
 
     Only `torch.load(weights_only=True)` reads it: tensors, numbers, strings and containers of them, nothing callable.
+    Objects of somebody's own classes come back as `Opaque` ones, which have the values and not the code.
 
     Args:
         mapped: False for the format before torch 1.6, which cannot be mapped.
@@ -29,10 +33,16 @@ def read_pickle(path: Path, *, mapped: bool) -> Any:
     """
     if mapped:
         _check_archive(path)
-    try:
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a crafted stream makes the unpickler fail in any way there is; all of them mean this
-        raise CheckpointError(_explain(path, error)) from error
+    named: dict[str, Any] = {}
+    while True:
+        try:
+            with torch.serialization.safe_globals(list(named.values())):
+                return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+        except Exception as error:  # a crafted stream makes the unpickler fail in any way there is; all mean this
+            asked = _ASKED_FOR.search(str(error))
+            if asked is None or asked[1] in named or not may_stand_in(asked[1]) or len(named) == _MOST_CLASSES:
+                raise CheckpointError(_explain(path, error)) from error
+            named[asked[1]] = stand_in(asked[1])
 
 
 def _check_archive(path: Path) -> None:

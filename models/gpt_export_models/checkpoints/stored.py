@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
+from gpt_export_models.checkpoints.advice import refuse_other_file, refuse_other_files
 from gpt_export_models.checkpoints.pickles import read_pickle
 from gpt_export_models.checkpoints.safetensors_files import read_safetensors
 from gpt_export_models.errors import CheckpointError
@@ -20,6 +22,11 @@ USUAL_NAMES = (
     "pytorch_model.bin.index.json",
 )
 """What Hugging Face calls its weights, the preferred first; other names are found by what the files hold."""
+
+_OF_TRAINING = re.compile(
+    r"training_args\.bin|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|adapter_model\..+"
+)
+"""What a trainer saves beside the weights, in files of the same kinds."""
 
 Kind = Literal["zip", "old pickle", "plain pickle", "safetensors", "json", "lfs pointer", "empty", "unknown"]
 _WEIGHTS: tuple[Kind, ...] = ("zip", "old pickle", "safetensors")
@@ -36,8 +43,11 @@ class Stored:
     """What the user gave."""
     folder: Path
     values: Mapping[str, Any]
+    """What the file holds at its top; once a family is known, the model's tensors by the model's own names."""
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    """What the file says around those tensors."""
 
 
 def read_stored(path: Path) -> Stored:
@@ -62,12 +72,24 @@ def read_stored(path: Path) -> Stored:
     return Stored(path=path, folder=file.parent, values=values, files=(file,), notes=notes)
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether `folder` holds weights that are not an adapter's."""
+    return any((folder / name).is_file() for name in USUAL_NAMES) or bool(weights_in(folder))
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """The files in `folder` that hold weights by their content; what a trainer keeps beside them is left out."""
+    files = (file for file in sorted(folder.iterdir()) if file.is_file() and not _OF_TRAINING.fullmatch(file.name))
+    return [file for file in files if _kind(file) in _WEIGHTS]
+
+
 def _weights_in(folder: Path) -> Path:
     for name in USUAL_NAMES:
         if (folder / name).is_file():
             return folder / name
-    found = [file for file in sorted(folder.iterdir()) if file.is_file() and _kind(file) in _WEIGHTS]
+    found = weights_in(folder)
     if not found:
+        refuse_other_files(folder)
         raise CheckpointError(
             f"{folder} holds no weights; it needs one of {', '.join(USUAL_NAMES)} or a file of torch.save"
         )
@@ -102,12 +124,15 @@ def _read_weights(file: Path, kind: Kind) -> Mapping[str, Any]:
     if kind == "lfs pointer":
         raise CheckpointError(f"{file} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
     if kind == "plain pickle":
+        refuse_other_file(file, b"")
         raise CheckpointError(
             f"{file} is a plain pickle, which is not read because it could run code; save it with torch.save"
         )
     if kind == "safetensors":
         return read_safetensors(file)
     if kind not in _WEIGHTS:
+        with file.open("rb") as stream:
+            refuse_other_file(file, stream.read(16))
         raise CheckpointError(
             f"{file} is not a checkpoint; pass a safetensors file, a file of torch.save, or a folder with one"
         )

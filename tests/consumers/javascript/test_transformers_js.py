@@ -16,11 +16,10 @@ from gpt_export.targets.transformers_js import DTYPES
 from gpt_export_models.tokenizer import Gpt2Tokenizer, pad
 
 from tests.consumers.conftest import Record
-from tests.consumers.exported import STEPS, Exported
+from tests.consumers.exported import CACHED, STEPS, Exported, column
 from tests.consumers.javascript.conftest import ROOT, SCRIPTS, Script
 
 NAME = "transformers.js"
-CACHED = ("gpt2", "padded", "carried", "ids")
 TEXTS = ["Every effort moves you", "In the", "The quick brown fox jumps over"]
 
 
@@ -55,7 +54,7 @@ def test_greedy_tokens_are_eagers(
     one, batch = answers[kind]
     assert one == exported(kind).eager(exported(kind).one)
     assert batch == exported(kind).eager(exported(kind).batch)
-    compatibility(consumer=NAME, version=answers["version"], variant="fp32", outcome="pass", what="prompt, batch")
+    compatibility(consumer=NAME, version=answers["version"], variant=column(kind), outcome="pass", what="prompt, batch")
 
 
 @pytest.mark.parametrize("texts", [TEXTS[:1], TEXTS], ids=["one text", "a batch of texts"])

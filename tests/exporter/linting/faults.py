@@ -95,6 +95,27 @@ def node(operator: str, *more: str, domain: str = "", opset: int = 1, **attribut
     return changed(change)
 
 
+def dynamically_quantized(*, through_reshape: bool) -> Planted:
+    """The good model with a product of integers in front of the head, whose activations share one scale."""
+
+    def change(model: ModelProto) -> None:
+        model.graph.initializer.extend(
+            [weight("codes", np.eye(WIDTH, dtype=np.int8)), weight("same", np.array([0, 0, -1], np.int64))]
+        )
+        read = "reshaped" if through_reshape else "quantized"
+        nodes = [helper.make_node("DynamicQuantizeLinear", ["masked"], ["quantized", "scale", "zero"], name="quantize")]
+        if through_reshape:
+            nodes.append(helper.make_node("Reshape", ["quantized", "same"], [read], name="reshape"))
+        nodes += [
+            helper.make_node("MatMulInteger", [read, "codes", "zero"], ["product"], name="product"),
+            helper.make_node("Cast", ["product"], ["floats"], to=TensorProto.FLOAT, name="floats"),
+            helper.make_node("Mul", ["floats", "scale"], ["changed"], name="scaled"),
+        ]
+        after_masked(model, *nodes)
+
+    return changed(change)
+
+
 def dropout(training: bool | None) -> Planted:
     """A Dropout whose mode is a constant, or computed if None."""
 
@@ -304,6 +325,7 @@ FAULTS: dict[str, list[Planted]] = {
     "GX133": [batch_norm(1)],
     "GX134": [node("RandomNormalLike"), node("Bernoulli")],
     "GX135": [node("Adam", domain="ai.onnx.preview.training")],
+    "GX141": [dynamically_quantized(through_reshape=False), dynamically_quantized(through_reshape=True)],
     "GX201": [data(lambda _model, path: path.unlink())],
     "GX202": [data(cut), data(repoint("wte", "model.onnx_data", 0, 8))],
     "GX203": [

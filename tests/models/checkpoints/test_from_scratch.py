@@ -196,3 +196,52 @@ def test_a_configuration_that_is_not_there_is_said(tmp_path, refusal):
 def _saved(state, folder):
     torch.save(state, folder / "model.pth")
     return "model.pth"
+
+
+def lora(model, rank=3, alpha=5.0):
+    """The book's model with its low-rank layers, their B drawn too."""
+    appendix_e = pytest.importorskip("llms_from_scratch.appendix_e")
+    appendix_e.replace_linear_with_lora(model, rank=rank, alpha=alpha)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora.B"):
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+@pytest.mark.parametrize("qkv_bias", [False, True])
+@pytest.mark.parametrize("stated", ["given", "beside", "config"])
+def test_low_rank_layers_of_appendix_e_are_merged(tmp_path, qkv_bias, stated):
+    model = lora(make(qkv_bias))
+    saved = model.state_dict()
+    said = {"given": {"lora_alpha": 5.0}, "beside": {}, "config": {}}[stated]
+    torch.save({"model_state_dict": saved, "lora_alpha": 5.0} if stated == "beside" else saved, tmp_path / "l.pth")
+    if stated == "config":
+        (tmp_path / "c.json").write_text(json.dumps(SIZES | {"qkv_bias": qkv_bias, "lora_alpha": 5.0}))
+        said = {"config_file": tmp_path / "c.json"}
+    else:
+        said = said | {"heads": 3}
+    checkpoint = read_checkpoint(tmp_path / "l.pth", **said)
+    check_complete(checkpoint)
+    assert "13 low-rank layers were merged with alpha 5" in checkpoint.notes
+    ids = seeded_ids(61)
+    with torch.no_grad():
+        assert off_by(logits_of(checkpoint, ids), model(ids)) < LIMIT
+        other = read_checkpoint(tmp_path / "l.pth", heads=3, lora_alpha=1.0)  # the negative control
+        assert off_by(logits_of(other, ids), model(ids)) > 100 * LIMIT
+
+
+def test_low_rank_layers_without_alpha_or_half_of_them_are_refused(tmp_path):
+    state = lora(make()).state_dict()
+    torch.save(state, tmp_path / "l.pth")
+    with pytest.raises(
+        UnstatedError, match=r"does not say their alpha, .* pass the one of the training with --lora-alpha"
+    ):
+        read_checkpoint(tmp_path / "l.pth", heads=3)
+    del state["trf_blocks.1.ff.layers.0.lora.B"]
+    torch.save(state, tmp_path / "l.pth")
+    with pytest.raises(
+        CheckpointError, match=r"a low-rank layer trf_blocks.1.ff.layers.0 whose A, B and linear.weight do"
+    ):
+        read_checkpoint(tmp_path / "l.pth", heads=3, lora_alpha=1)

@@ -234,9 +234,21 @@ def test_weights_without_a_config_ask_for_it(tmp_path, refusal):
     save(tmp_path)
     (tmp_path / "config.json").unlink()
     assert refusal(tmp_path / "model.safetensors") == (
-        f"{tmp_path / 'model.safetensors'} is a GPT-2 of Hugging Face without a configuration, there is no"
-        f" {tmp_path / 'config.json'}; put its config.json beside it or pass it with --config"
+        f"{tmp_path / 'model.safetensors'} is a GPT-2 of Hugging Face (layers of Conv1D) without a configuration,"
+        f" there is no {tmp_path / 'config.json'}; put its config.json beside it, pass it with --config, or pass "
+        "its head"
+        " count with --heads"
     )
+
+
+def test_the_head_count_alone_suffices_for_gpt2s_own_settings(tmp_path):
+    save(tmp_path)
+    ids = seeded_ids(57)
+    wanted = library_logits(tmp_path, ids)
+    (tmp_path / "config.json").unlink()
+    checkpoint = read_checkpoint(tmp_path, heads=3)
+    assert "there is no config.json; everything but the head count was taken as in GPT-2's" in checkpoint.notes
+    assert off_by(logits_of(checkpoint, ids), wanted) < LIMIT
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,6 @@ def test_slices_of_fused_weights_are_views(path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_args": ...}, "holds a nanoGPT model without its model_args; pass the ckpt.pt that train.py wrote"),
         (
             {"model_args": {"n_layer": 2, "bias": True}},
             "has model_args without n_head, n_embd, block_size, vocab_size;",

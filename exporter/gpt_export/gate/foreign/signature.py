@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import DTypeLike, NDArray
 
-from gpt_export.errors import GraphError
+from gpt_export.errors import ConfigError, GraphError
 from gpt_export.gate.case import Case
 from gpt_export.gate.parity import Logits
 from gpt_export.gate.runs import Run
@@ -27,6 +27,13 @@ _NUMPY_TYPES: dict[str, DTypeLike] = {
 }
 
 
+ROLES = ("ids", "mask", "positions", "types", "flag", "logits")
+"""What an input or output may be stated to be; pasts are known by their shape."""
+_LISTED = ", ".join(ROLES)
+_RANKS = (4, 5)
+"""Axes of a past: (batch, heads, past, size), and with keys and values in one tensor (2, batch, heads, past, size)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Roles:
     """Which input is what; an absent one is None or empty."""
@@ -35,12 +42,14 @@ class Roles:
     logits: str
     mask: str | None
     positions: str | None
+    types: str | None
+    """Token types, which are fed zeros: a GPT has none."""
     past: tuple[str, ...]
     """Past keys and values in the order of `present`."""
     present: tuple[str, ...]
     flag: str | None
     """A scalar that says whether the past is used, as merged decoders have it."""
-    types: dict[str, DTypeLike]
+    dtypes: dict[str, DTypeLike]
     past_dims: dict[str, tuple[Any, ...]]
     batch: int | None
     """The batch size that the file is frozen to, None if any will do."""
@@ -49,47 +58,104 @@ class Roles:
     notes: tuple[str, ...]
 
 
-def match_roles(session: ort.InferenceSession, vocab_size: int) -> Roles:
+def match_roles(session: ort.InferenceSession, vocab_size: int, stated: Mapping[str, str] | None = None) -> Roles:
     """The roles of a loaded graph's inputs and outputs.
+
+    Args:
+        stated: by role (of `ROLES`), the input or output that has it; the others are guessed.
 
     Raises:
         GraphError: there is no input of ids, no output of logits, or an input whose meaning is not known.
     """
+    said = stated or {}
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    whole = [value for value in inputs if "int" in value.type and len(value.shape) == 2]
-    mask = _only(value.name for value in whole if "mask" in value.name.lower())
-    positions = _only(value.name for value in whole if "position" in value.name.lower())
-    ids = [value for value in whole if value.name not in (mask, positions)]
-    if len(ids) != 1:
-        names = [value.name for value in inputs]
-        raise GraphError(f"the file has {len(ids)} inputs that could be token ids among {names}, it needs one of them")
-    logits = _logits_of(outputs, vocab_size)
-    past = [value for value in inputs if "float" in value.type and len(value.shape) == 4]
-    present = [value.name for value in outputs if value.name != logits and len(value.shape) == 4]
-    flag = _only(value.name for value in inputs if value.type == "tensor(bool)")
-    known = {ids[0].name, mask, positions, flag, *(value.name for value in past)}
+    _refuse_encoders(inputs, outputs, said)
+    flat = [value for value in inputs if len(value.shape) == 2 and value.name not in said.values()]
+    whole = [value.name for value in flat if "int" in value.type]
+    mask = said.get("mask") or _only(value.name for value in flat if "mask" in value.name.lower())
+    positions = said.get("positions") or _only(name for name in whole if "position" in name.lower())
+    types = said.get("types") or _only(name for name in whole if "type" in name.lower())
+    ids = said.get("ids") or _ids_among([name for name in whole if name not in (mask, positions, types)], inputs)
+    logits = said.get("logits") or _logits_of(outputs, vocab_size)
+    past = [value for value in inputs if "float" in value.type and len(value.shape) in _RANKS]
+    present = [value.name for value in outputs if value.name != logits and len(value.shape) in _RANKS]
+    flag = said.get("flag") or _only(value.name for value in inputs if value.type == "tensor(bool)")
+    known = {ids, mask, positions, types, flag, *(value.name for value in past)}
     if unknown := [value.name for value in inputs if value.name not in known]:
-        raise GraphError(f"the file has inputs of unknown meaning: {unknown}; ids, mask, positions and past are known")
+        raise GraphError(
+            f"the file has inputs of unknown meaning: {unknown}; state the meaning by --role INPUT=ROLE, of {_LISTED}"
+        )
     ordered = _in_order([value.name for value in past], present)
-    batch, sequence = (dim if isinstance(dim, int) else None for dim in ids[0].shape)
-    paired: tuple[str, ...] = ()
-    if past and ordered is None:
-        counts = f"{len(past)} past inputs and {len(present)} present outputs"
-        paired = (f"{counts} do not pair up; only an empty past is fed",)
+    shape = next(value.shape for value in inputs if value.name == ids)
+    batch, sequence = (dim if isinstance(dim, int) else None for dim in shape)
     return Roles(
-        ids=ids[0].name,
+        ids=ids,
         logits=logits,
         mask=mask,
         positions=positions,
+        types=types,
         past=tuple(value.name for value in past),
         present=ordered or (),
         flag=flag,
-        types={value.name: _NUMPY_TYPES.get(value.type, np.float32) for value in inputs},
+        dtypes={value.name: _NUMPY_TYPES.get(value.type, np.float32) for value in inputs},
         past_dims={value.name: tuple(value.shape) for value in past},
         batch=batch,
         sequence=sequence,
-        notes=(*paired, *_lacking(bool(past), mask, positions), *_frozen(batch, sequence)),
+        notes=(
+            *_odd(len(past), len(present), ordered, types),
+            *_lacking(bool(past), mask, positions),
+            *_frozen(batch, sequence),
+        ),
     )
+
+
+def stated_roles(session: ort.InferenceSession, pairs: Sequence[str]) -> dict[str, str]:
+    """By role, the input or output that `NAME=ROLE` gives it.
+
+    Raises:
+        ConfigError: it is no such pair, the role is not known, or the file has no such name.
+    """
+    names = [value.name for value in (*session.get_inputs(), *session.get_outputs())]
+    found = {}
+    for pair in pairs:
+        name, _, role = pair.rpartition("=")
+        if role not in ROLES and name in ROLES:  # the other way round
+            name, role = role, name
+        if role not in ROLES:
+            raise ConfigError(f"{pair!r} states no role; pass NAME=ROLE, with a role of {_LISTED}")
+        if name not in names:
+            raise ConfigError(f"the file has no input or output {name!r}; it has {names}")
+        found[role] = name
+    return found
+
+
+def _ids_among(names: Sequence[str], inputs: Sequence[Any]) -> str:
+    named = [name for name in names if "input_ids" in name.lower()]
+    found = names if len(names) == 1 else named
+    if len(found) != 1:
+        shown = [value.name for value in inputs]
+        raise GraphError(
+            f"the file has {len(names)} inputs that could be token ids among {shown}, it needs one of them; state "
+            "it by "
+            "--role INPUT=ids"
+        )
+    return found[0]
+
+
+def _refuse_encoders(inputs: Sequence[Any], outputs: Sequence[Any], said: Mapping[str, str]) -> None:
+    """Refuses halves of encoder-decoders, and encoders, by what they take and give."""
+    if fed := [value.name for value in inputs if "encoder" in value.name.lower() and "float" in value.type]:
+        raise GraphError(
+            f"the file is the decoder of an encoder-decoder, it takes {fed[0]}; only decoders that take ids alone are "
+            "compared"
+        )
+    hidden = [value.name for value in outputs if re.fullmatch(r"(last_)?hidden_states?|pooler_output", value.name)]
+    if hidden and "logits" not in said and not any(value.name == "logits" for value in outputs):
+        raise GraphError(
+            f"the file is an encoder or a body without a head, it gives {hidden[0]} and no logits; export the "
+            "model with "
+            "its head (a causal language model), or state them by --role OUTPUT=logits"
+        )
 
 
 def _logits_of(outputs: Sequence[Any], vocab_size: int) -> str:
@@ -99,8 +165,16 @@ def _logits_of(outputs: Sequence[Any], vocab_size: int) -> str:
             return str(value.name)
     raise GraphError(
         f"the file has no output of {vocab_size} logits among {[value.name for value in outputs]}; "
-        "compare it with the checkpoint it was made from"
+        "compare it with the checkpoint it was made from, or state it by --role OUTPUT=logits"
     )
+
+
+def _odd(past: int, present: int, ordered: tuple[str, ...] | None, types: str | None) -> Iterator[str]:
+    """Notes on a past that cannot be carried on, and on what is fed although a GPT does not have it."""
+    if past and ordered is None:
+        yield f"{past} past inputs and {present} present outputs do not pair up; only an empty past is fed"
+    if types:
+        yield f"{types} is fed zeros, which a GPT without token types does not have"
 
 
 def _lacking(past: bool, mask: str | None, positions: str | None) -> Iterator[str]:
@@ -144,9 +218,11 @@ def feed_of(roles: Roles) -> Feed:
                 inputs[roles.mask] = case.mask[:, :stop]
             if roles.positions:
                 inputs[roles.positions] = positions[:, start:stop]
+            if roles.types:
+                inputs[roles.types] = np.zeros_like(case.ids[:, start:stop])
             if roles.flag:
                 inputs[roles.flag] = np.array([start > 0])
-            typed = {name: np.ascontiguousarray(array, roles.types[name]) for name, array in inputs.items()}
+            typed = {name: np.ascontiguousarray(array, roles.dtypes[name]) for name, array in inputs.items()}
             outputs = session.run([*tensors, *roles.present], typed)
             chunks.append(dict(zip(tensors, outputs, strict=False)))
             past = dict(zip(roles.past, outputs[len(tensors) :], strict=False)) or past
@@ -200,4 +276,5 @@ def _key(name: str) -> tuple[str, str]:
 def _empty(roles: Roles, name: str, batch: int) -> NDArray[Any]:
     """A past of no tokens: the axis that is dynamic, besides the batch, has none."""
     dims = [dim if isinstance(dim, int) else 0 for dim in roles.past_dims[name]]
-    return np.zeros((batch, *dims[1:]), roles.types[name])
+    dims[len(dims) - 4] = batch  # behind the pair of keys and values, where they are one tensor
+    return np.zeros(dims, roles.dtypes[name])

@@ -13,9 +13,19 @@ from gpt_export.errors import ArtifactError, ConfigError
 from gpt_export.gate.case import Case
 from gpt_export.gate.cases import choose_cases, grid_case
 from gpt_export.gate.determinism import random_nodes
-from gpt_export.gate.foreign.signature import Roles, feed_of, match_roles, row_by_row, run_of_roles, takes
-from gpt_export.gate.foreign.weights import altered_weights, match_weights
+from gpt_export.gate.foreign.codes import CodesFound, coded_matrices, compare_codes
+from gpt_export.gate.foreign.signature import (
+    Roles,
+    feed_of,
+    match_roles,
+    row_by_row,
+    run_of_roles,
+    stated_roles,
+    takes,
+)
+from gpt_export.gate.foreign.weights import altered_weights, candidate_groups, match_weights
 from gpt_export.gate.judge import Subject, Traced, judge
+from gpt_export.gate.limits import LIMITS, Limits
 from gpt_export.gate.report import ParityReport
 from gpt_export.gate.runs import Run
 from gpt_export.gate.settings import GateSettings
@@ -25,31 +35,53 @@ from gpt_export.runtime.options import session_options, start_session
 from gpt_export.sources.source import Source
 
 
-def validate_file(path: Path, source: Source, settings: GateSettings, *, on_stage: OnStage = ignore) -> ParityReport:
+def validate_file(
+    path: Path,
+    source: Source,
+    settings: GateSettings,
+    *,
+    roles: Collection[str] = (),
+    on_stage: OnStage = ignore,
+) -> ParityReport:
     """The report on the `.onnx` file at `path`, which somebody else may have written.
 
     Inputs and outputs are matched by name and shape, weights by content; the notes say what could not be matched, and
     which cases were left out for that.
 
+    Args:
+        roles: what inputs and outputs mean, as `NAME=ROLE`, where it cannot be guessed.
+
     Raises:
         ArtifactError: the file is missing or onnxruntime refuses it.
+        ConfigError: a role is not known, or no case can be run.
         GraphError: its inputs and outputs are not those of a GPT.
     """
     on_stage("match inputs and outputs")
     model = _read(path)
     operators = frozenset(operator for _, operator in model.operators)
-    roles = match_roles(_start(path, operators), source.vocab_size)
-    taken, left = _cases(path, source, settings, roles)
+    session = _start(path, operators)
+    matched = match_roles(session, source.vocab_size, stated_roles(session, tuple(roles)))
+    del session
+    taken, left = _cases(path, source, settings, matched)
     on_stage("match weights")
-    sources, found = match_weights(model, source.weights, source.first_names())
+    names = source.first_names()
+    coded = coded_matrices(model)
+    codes = compare_codes(model, coded, source.weights, candidate_groups(source.weights, names)) if coded else None
+    sources, found = match_weights(model, source.weights, names, codes.held if codes else ())
+    limits = _allowed(settings, codes)
     subject = Subject(
-        candidates={"onnx": _candidate(path, roles, settings, operators)},
-        traced=Traced(path, sources, feed_of(roles)),
-        faults=[*altered_weights(model, source.weights, sources), *random_nodes(model)],
-        notes=(*roles.notes, *left, *found),
+        candidates={"onnx": _candidate(path, matched, limits, operators)},
+        traced=None if codes else Traced(path, sources, feed_of(matched)),  # every layer of a quantised file differs
+        faults=[
+            *altered_weights(model, source.weights, sources),
+            *random_nodes(model),
+            *(codes.faults if codes else ()),
+        ],
+        notes=(*(codes.notes if codes else ()), *matched.notes, *left, *found),
+        quantized={"onnx": codes.figures} if codes else {},
     )
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        return judge(source, subject, taken, settings.allowed, Path(scratch), on_stage)
+        return judge(source, subject, taken, limits, Path(scratch), on_stage)
 
 
 def _cases(
@@ -68,13 +100,21 @@ def _cases(
     return taken, (f"not run, for what the file lacks: {', '.join(left)}",) if left else ()
 
 
-def _candidate(path: Path, roles: Roles, settings: GateSettings, operators: Collection[str]) -> Candidate:
+def _allowed(settings: GateSettings, codes: CodesFound | None) -> Limits:
+    """The limits of float32, or those of a quantised model, with what the user gave in place of either's."""
+    if codes is None or (settings.limits and settings.limits.atol is not None):
+        return settings.allowed
+    row = LIMITS["int4" if codes.bits <= 4 else "int8"]
+    return row.overridden(kl=settings.variant_kl, top1=settings.variant_top1)
+
+
+def _candidate(path: Path, roles: Roles, limits: Limits, operators: Collection[str]) -> Candidate:
     def opened() -> Run:
         run = run_of_roles(_start(path, operators), roles)
         # onnxruntime's CPU takes several new tokens behind a past of this operator for one row alone.
         return row_by_row(run) if "GroupQueryAttention" in operators else run
 
-    return Candidate(opened, frozenset(("ids", "mask", "cache")), settings.allowed)
+    return Candidate(opened, frozenset(("ids", "mask", "cache")), limits)
 
 
 def _read(path: Path) -> OnnxModel:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto
 from torch import Tensor
 
 from gpt_export.artifact.onnx_model import OnnxModel
@@ -16,13 +17,14 @@ from gpt_export.gate.tracing.anchors import part_of
 from gpt_export.gate.weights_check import stored_array
 
 _BLOCK_ROWS = 4 * 1024 * 1024
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _FUSED = ("W_query", "W_key", "W_value")
 
 Names = tuple[str, ...]
 
 
 def match_weights(
-    model: OnnxModel, weights: Mapping[str, Tensor], first_names: Mapping[str, str]
+    model: OnnxModel, weights: Mapping[str, Tensor], first_names: Mapping[str, str], coded: Collection[str] = ()
 ) -> tuple[dict[str, Names], tuple[str, ...]]:
     """By initializer, the parameters that it holds, and notes on what was not found bit for bit.
 
@@ -32,12 +34,18 @@ def match_weights(
 
     Args:
         first_names: for each parameter, the first name of its tensor, as `Source.first_names` has it.
+        coded: parameters that the file holds as codes, and that are not looked for. Integers are nobody's weights here.
     """
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-    used = [name for node in model.graph.node for name in node.input if name in initializers]
+    used = [
+        name
+        for node in model.graph.node
+        for name in node.input
+        if name in initializers and initializers[name].data_type in _FLOATS
+    ]
     order = list(dict.fromkeys(used))
     sizes = {name: int(np.prod(initializers[name].dims, dtype=np.int64)) for name in order}
-    groups = dict(_candidates(weights, first_names))
+    groups = candidate_groups(weights, first_names)
     wanted = {int(sum(tensor.numel() for tensor in tensors)) for tensors in groups.values()}
     by_digest: dict[bytes, list[str]] = defaultdict(list)
     for name in order:
@@ -57,6 +65,7 @@ def match_weights(
         sources |= _shared_out(by_digest[digest], claimants)
     covered = {name for claimants in claims.values() for names in claimants for name in names}
     left = [names for names in left if not covered & set(names)]
+    left = [names for names in left if not set(coded) & set(names)]
     single = [names for names in left if not _is_fused(names)]
     missing = [name for names in single for name in names]
     known = {name for digest in claims for name in by_digest[digest]}
@@ -114,6 +123,11 @@ def _shared_out(initializers: list[str], claimants: list[Names]) -> dict[str, Na
     if len(parts) > 1 or len(claimants) != len(initializers):
         return {}
     return dict(zip(initializers, claimants, strict=True))
+
+
+def candidate_groups(weights: Mapping[str, Tensor], first_names: Mapping[str, str]) -> dict[Names, list[Tensor]]:
+    """By names of parameters that one initializer may hold, their tensors: tied ones, and query, key and value."""
+    return dict(_candidates(weights, first_names))
 
 
 def _candidates(weights: Mapping[str, Tensor], first_names: Mapping[str, str]) -> Iterator[tuple[Names, list[Tensor]]]:

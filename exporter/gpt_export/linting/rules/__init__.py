@@ -8,6 +8,7 @@ from gpt_export.errors import ConfigError
 from gpt_export.linting.registry import Check, Rule, registered
 from gpt_export.linting.rules.dead_parts import dead_parts
 from gpt_export.linting.rules.duplicate_weights import duplicate_weights
+from gpt_export.linting.rules.dynamic_quantization import dynamic_quantization
 from gpt_export.linting.rules.external_data import external_data
 from gpt_export.linting.rules.frozen_dims import frozen_dims
 from gpt_export.linting.rules.genai import genai
@@ -30,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     square_constants,
     duplicate_weights,
     training,
+    dynamic_quantization,
     external_data,
     versions,
     operators,

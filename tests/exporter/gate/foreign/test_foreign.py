@@ -259,7 +259,10 @@ def give_only_the_norm(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (add_an_input, "the file has inputs of unknown meaning: ['temperature']; ids, mask, positions and past are"),
+        (
+            add_an_input,
+            "the file has inputs of unknown meaning: ['temperature']; state the meaning by --role INPUT=ROLE, of ids",
+        ),
         (name_two_inputs_of_ids, "has 2 inputs that could be token ids among ['input_ids', 'segments']"),
         (give_only_the_norm, f"the file has no output of {VOCAB} logits among ["),
     ],
