@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from gpt_export.scoring.progress import OnProgress
     from gpt_export.scoring.settings import EngineSettings
 
+THREADS = 2
+"""Which of the options below says the threads."""
 
-def engine_options(command: F) -> F:
-    """Adds the options that say who does the work."""
+
+def engine_options(command: F, *, threads: bool = True) -> F:
+    """Adds the options that say who does the work; `threads` where the command has no such option of its own."""
     options = (
         click.option(
             "--engine",
@@ -39,8 +42,9 @@ def engine_options(command: F) -> F:
         click.option("--resume", is_flag=True, help="Go on with the run that was begun there."),
         click.option("--strict", is_flag=True, help="End the run at the first document that fails."),
     )
-    for option in reversed(options):
-        command = option(command)
+    for number, option in reversed(list(enumerate(options))):
+        if threads or number != THREADS:
+            command = option(command)
     return command
 
 

@@ -18,7 +18,7 @@ DECISIVE = ("variant", "against", "against_variant", "window", "stride", "whole_
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
-@click.option("--variant", default="fp32", show_default=True, help="Which of the artifact's graphs.")
+@click.option("--variant", help="Which of the artifact's graphs.  [default: the first of fp32, fp16, int8, int4]")
 @click.option("--against", metavar="SOURCE", help="Compare with an eager model; needs torch.")
 @click.option("--against-variant", metavar="VARIANT", help="Compare with another of the artifact's graphs.")
 @click.option("--window", type=click.IntRange(2), metavar="N", help="Tokens seen at once.  [default: the context]")
@@ -55,13 +55,15 @@ def score(
     if resume and output is None:
         raise ConfigError("--resume goes on with what is in a folder; name it with --output")
     engine = engine_of(options)
+    opened = Artifact.open(artifact)
     decisive = {name: options.pop(name) for name in DECISIVE}
+    decisive["variant"] = opened.variant_name(decisive["variant"])
     source = {key: value for key, value in options.items() if value is not None}  # what is said of --against
     settings = ScoreSettings(**decisive, source_options=source)
     corpus = open_corpus(texts, field=field, as_ids=as_ids)
     with token_progress() as on_progress:
         scores = Scores(
-            Artifact.open(artifact),
+            opened,
             corpus,
             settings,
             engine,

@@ -58,7 +58,7 @@ def build(
 
     def by_script() -> ir.Model:
         def make(module: nn.Module, device: str) -> ir.Model:
-            return to_onnx(script(module), signature, opset, sizes, device)
+            return to_onnx(script(module, apart=True), signature, opset, sizes, device)
 
         return _with_weights_if_needed(make, skeleton, reference)
 

@@ -13,22 +13,24 @@ from torch import Tensor, nn
 
 from gpt_export.errors import ScriptError
 from gpt_export.graph.causes import first_sentence, user_frame
+from gpt_export.graph.scopes import types_of_its_own
 
 logger = logging.getLogger(__name__)
 
 
-def script(module: nn.Module) -> torch.jit.ScriptModule:
+def script(module: nn.Module, *, apart: bool = False) -> torch.jit.ScriptModule:
     """`module` compiled by `torch.jit.script` (a script, not a trace), sharing its parameters.
+
+    Args:
+        apart: compile equal parts each for itself, so that a graph made of it has the names of all.
 
     Raises:
         ScriptError: the module uses what TorchScript does not compile; the message has torch's reason, file and line.
     """
     try:
-        with deprecations_hidden():
+        with deprecations_hidden(), types_of_its_own(apart=apart):
             scripted: torch.jit.ScriptModule = torch.jit.script(module)
     except Exception as error:  # torch raises a dozen unrelated types here, RuntimeError and OSError among them
-        # A class that failed stays half-defined there, and its next attempt would fail for that reason instead.
-        torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
         what = "rewrite that line" if user_frame(error) else "write that part"
         raise ScriptError(
             f"{type(module).__name__} does not script: {reason(error)}; "
@@ -56,9 +58,8 @@ def script_cached(decoder: nn.Module, n_layers: int) -> torch.jit.ScriptModule:
         *(f"    x, key_{i}, value_{i} = self.trf_blocks[{i}](x, bias, past_key_{i}, past_value_{i})" for i in layers),
         f"    return self.head(x), {present}",
     ]
-    scripted = script(decoder)
-    if not scripted._c._has_method("forward"):  # torch compiles equal modules once, so another export may have added it
-        scripted.define("\n".join(lines) + "\n")
+    scripted = script(decoder, apart=True)
+    scripted.define("\n".join(lines) + "\n")
     return scripted
 
 

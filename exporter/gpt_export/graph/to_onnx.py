@@ -16,6 +16,7 @@ import torch
 
 from gpt_export.errors import ConfigError, GraphError
 from gpt_export.graph.opsets import check_opset
+from gpt_export.graph.scopes import name_lists
 from gpt_export.graph.script import deprecations_hidden, example_run_skipped, graph_dumps_logged, reason
 from gpt_export.graph.widen import widen_halves
 from gpt_export.runtime.signature import Dim, Signature, TensorSpec
@@ -69,6 +70,7 @@ def to_onnx(
             "write that part with operators that ONNX has"
         ) from error
     model = _read(buffer.getvalue())
+    name_lists(model, scripted)
     apply_signature(model.graph, signature)
     for value in model.graph.inputs[len(signature.inputs) :]:
         set_layout(value, Layout.of(str(value.name)))

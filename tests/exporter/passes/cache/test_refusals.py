@@ -15,15 +15,15 @@ from tests.exporter.passes.cache.feeding import derived
 @pytest.mark.parametrize(
     ("name", "operator", "layer", "what"),
     [
-        ("causal_convolution", "Conv", "0.mixer.conv", "no rule that says what it does to positions"),
-        ("cumulative_mean", "CumSum", "0.mixer", "works along the sequence"),
-        ("bidirectional_in_one_layer", "Softmax", "1", "is not causal"),
-        ("mask_off_by_one", "Softmax", "0", "is not causal"),
-        ("norm_over_text", "ReduceMean", "0.feed", "works along the sequence"),
-        ("mean_over_batch", "ReduceMean", "0.feed", "works along the batch"),
-        ("triangular_mean", "MatMul", "0.mixer", "sums over the sequence outside of attention"),
-        ("token_shift", "Pad", "0.mixer", "positions"),
-        ("long_rope_switch", "Mul", "0.mixer", "change with the length of the text where that is above 24"),
+        ("causal_convolution", "Conv", "blocks.0.mixer.conv", "no rule that says what it does to positions"),
+        ("cumulative_mean", "CumSum", "blocks.0.mixer", "works along the sequence"),
+        ("bidirectional_in_one_layer", "Softmax", "blocks.1", "is not causal"),
+        ("mask_off_by_one", "Softmax", "blocks.0", "is not causal"),
+        ("norm_over_text", "ReduceMean", "blocks.0.feed", "works along the sequence"),
+        ("mean_over_batch", "ReduceMean", "blocks.0.feed", "works along the batch"),
+        ("triangular_mean", "MatMul", "blocks.0.mixer", "sums over the sequence outside of attention"),
+        ("token_shift", "Pad", "blocks.0.mixer", "positions"),
+        ("long_rope_switch", "Mul", "blocks.0.mixer", "change with the length of the text where that is above 24"),
     ],
 )
 def test_the_sentence_names_the_operator_its_layer_and_what_it_does(
