@@ -25,8 +25,8 @@ def cores() -> int:
 def local_workers(settings: EngineSettings, weights_bytes: int, free_bytes: int | None) -> tuple[int, int, bool]:
     """Workers, threads of each, and whether they prepack.
 
-    One thread a worker, so that none waits for another's share of an operator (`python -m benches.corpora`). Where their copies of the
-    weights would not fit, none has one, and all read the same mapped file.
+    One thread a worker, so that none waits for another's share of an operator (`python -m benches.corpora`). Where
+    their copies of the weights would not fit, none has one, and all read the same mapped file.
     """
     there = cores()
     workers = settings.workers or max(1, there // (settings.threads or 1))
