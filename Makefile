@@ -10,7 +10,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 ARTIFACT := artifacts/dummy-124m
 CONSUMERS := .consumers
 
-.PHONY: export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
+DOCS := $(VENV)-docs
+
+.PHONY: docs export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
 	bench-stages versions zoo screenshot web-screenshot clean
 
 export: $(VENV)/installed
@@ -33,6 +35,18 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in build/site: the pages of docs/, every option from the code, the API from docstrings. A link or an anchor
+# that leads nowhere fails it. MkDocs has an environment of its own.
+docs: $(DOCS)/installed $(VENV)/installed
+	$(BIN)/python -m benches.cli_doc --check
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict
+
+$(DOCS)/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "gpt-export needs Python 3.11, 3.12 or 3.13: install one, or pass PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.5' 'mkdocstrings-python>=1.10'
+	touch $@
 
 # The programs that load artifacts, in environments of their own: their packages and ours do not agree. The tests that
 # need them are skipped until this was run.
@@ -118,4 +132,4 @@ $(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@ $(VENV)/installed
 
 clean:
-	rm -rf $(VENV) $(CONSUMERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DOCS) $(CONSUMERS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

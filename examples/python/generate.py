@@ -14,7 +14,9 @@ from tokenizers import Tokenizer
 folder, prompt, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 end = json.loads((folder / "config.json").read_text())["eos_token_id"]
-session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 3  # errors alone: a warning tells that num_logits_to_keep may be overridden
+session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx", options, providers=["CPUExecutionProvider"])
 pasts = [value for value in session.get_inputs() if value.name.startswith("past_key_values")]
 cache = {value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32) for value in pasts}
 

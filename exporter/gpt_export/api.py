@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gpt_export.graph.opsets import DEFAULT_OPSET
 from gpt_export.progress import OnStage, ignore
+from gpt_export.wording import in_python_words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gpt_export.weights.quantize.schemes import Precision
 
 
+@in_python_words
 def export(
     source: nn.Module | str | Path,
     output: str | Path,
@@ -51,6 +53,8 @@ def export(
     seed: int = 123,
     torchscript: bool | None = None,
     single_file: bool = False,
+    license: str | None = None,
+    base_model: str | None = None,
     html: str | Path | None = None,
     force: bool = False,
     on_stage: OnStage = ignore,
@@ -92,6 +96,8 @@ def export(
         seed: seeds the ids of the shape grid, and weights that are drawn.
         torchscript: write `torchscript/model.pt` as well; None does so for modules that script.
         single_file: keep the weights in the `.onnx` file whatever their size; below 2 GB.
+        license: the weights' licence for the model card, as the hub names it, such as `apache-2.0`.
+        base_model: the hub's name of the model that this is an export of, for the model card.
         html: a file to write the report to, also when it fails.
         force: replace an artifact that is at `output`.
         on_stage: called with the name of each stage when it begins.
@@ -123,6 +129,8 @@ def export(
         precisions=(precisions,) if isinstance(precisions, str) else tuple(precisions),  # type: ignore[arg-type]
         calibration=calibration,
         single_file=single_file,
+        license=license,
+        base_model=base_model,
     )
     with evaluating(source):
         found = source_of(
@@ -143,6 +151,7 @@ def export(
         return publish(found, config, Path(output), replace=force, html=page, on_stage=on_stage)
 
 
+@in_python_words
 def validate(
     artifact: str | Path | Artifact,
     against: nn.Module | str | Path | None = None,
@@ -193,6 +202,7 @@ def validate(
     )
 
 
+@in_python_words
 def lint(
     path: str | Path,
     *,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from gpt_export.artifact.manifest import VARIANTS
 from gpt_export.targets import genai
-from gpt_export.targets.facts import VARIANTS
 
 from tests.consumers.conftest import Consumer, Record
 from tests.consumers.exported import CACHED, Exported, column

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gpt_export.artifact.manifest import VARIANTS
 from gpt_export.targets import triton
-from gpt_export.targets.facts import VARIANTS
 from gpt_export.targets.package import package
 
 from tests.consumers.conftest import Consumer, Record

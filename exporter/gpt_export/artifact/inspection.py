@@ -71,39 +71,10 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
     }
 
 
-def inspection_text(found: dict[str, Any]) -> str:
-    """The values of `inspect_path` as lines for a person."""
-    lines = []
-    if "name" in found:
-        verdict = {True: "passed", False: "FAILED", None: "not recorded"}[found["parity_passed"]]
-        lines.append(f"{found['name']}: {found['model']}, parity {verdict}")
-    for name, graph in found["graphs"].items():
-        opsets = ", ".join(f"{domain} {version}" for domain, version in graph["opsets"].items())
-        lines += ["", f"graph {name}: opset {opsets}; IR {graph['ir_version']}; written by {graph['producer']}"]
-        for kind in ("inputs", "outputs"):
-            lines += [f"  {kind[:-1]:<7} {_signature(value)}" for value in graph[kind]]
-        weights = graph["weights"]
-        where = f" in {', '.join(weights['external'])}" if weights["external"] else ""
-        lines.append(f"  weights {weights['count']} tensors, {weights['size_bytes'] / 1e6:.1f} MB{where}")
-        lines.append("  nodes   " + ", ".join(f"{count} {name}" for name, count in graph["operators"].items()))
-    lines.append("")
-    measured = found.get("measured") or ()
-    for path, entry in found["files"].items():
-        told = "  (tells what was measured)" if path in measured else ""
-        lines.append(f"{entry['sha256'][:16]}…  {entry['size_bytes']:>12,} bytes  {path}{told}")
-    if found.get("model_digest"):
-        lines += ["", f"model digest {found['model_digest']}"]
-    return "\n".join(lines).strip()
-
-
 def _describe(value: ValueInfoProto) -> dict[str, Any]:
     kind = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim]
     return {"name": value.name, "dtype": TensorProto.DataType.Name(kind.elem_type).lower(), "dims": dims}
-
-
-def _signature(value: dict[str, Any]) -> str:
-    return f"{value['name']}: {value['dtype']} [{', '.join(map(str, value['dims']))}]"
 
 
 def _operator(node: onnx.NodeProto) -> str:

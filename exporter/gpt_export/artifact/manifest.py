@@ -19,6 +19,8 @@ MANIFEST_NAME = "manifest.json"
 FORMAT = "gpt-export"
 FORMAT_VERSION = 1
 MODEL_DIGEST = "model_digest"
+VARIANTS = ("fp32", "fp16", "int8", "int4")
+"""In the order in which they are told, and in which the first there is stands for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,8 @@ class Manifest:
     and `notes` on what was assumed of it."""
     variants: Mapping[str, Any]
     """By variant: `path`, `opset`, `ir_version`, `minimum_onnxruntime`, `inputs`, `outputs`, the
-    shape of the `cache` or null, and of each of its `weights` the `source` and whether it is `transposed`."""
+    shape of the `cache` or null, and of each of its `weights` the `source` and whether it is `transposed`. In the order
+    of `VARIANTS`, whatever order they are given in."""
     libraries: Mapping[str, str]
     parity: Mapping[str, Any] | None
     """The parity summary; None only before validation."""
@@ -45,6 +48,10 @@ class Manifest:
     measured: Sequence[str] | None = None
     """Paths of the files that tell what was measured; all others are the model's. None in an artifact that was written
     before the two were told apart."""
+
+    def __post_init__(self) -> None:
+        names = (*VARIANTS, *sorted(self.variants.keys() - set(VARIANTS)))
+        object.__setattr__(self, "variants", {name: self.variants[name] for name in names if name in self.variants})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values of every field, the format and its version, `model_digest`, and `digest`, the SHA-256 of all."""
@@ -115,7 +122,9 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not folder.exists():
+            raise ArtifactError(f"{folder} does not exist; name an artifact folder") from error
         raise ArtifactError(
             f"{folder} is not an artifact: it has no {MANIFEST_NAME}; name an artifact folder"
         ) from error

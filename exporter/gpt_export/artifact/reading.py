@@ -11,12 +11,16 @@ from gpt_export.artifact.manifest import Manifest, read_manifest
 from gpt_export.errors import ArtifactError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Artifact:
     """A folder and its manifest."""
 
     folder: Path
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        """The line of `print` in angle brackets: a manifest is pages long."""
+        return f"<Artifact {self}>"
 
     def __str__(self) -> str:
         """What it is and where, what it was judged against and how far off it is, in one line."""
@@ -51,6 +55,18 @@ class Artifact:
         if faults:
             raise ArtifactError(f"{self.folder} is damaged: {'; '.join(faults)}; export it again or fetch a fresh copy")
 
+    def variant_name(self, variant: str | None = None) -> str:
+        """`variant`, or where none is named the first there is: fp32, else fp16, int8, int4.
+
+        Raises:
+            ArtifactError: the artifact does not have that variant, or has none.
+        """
+        known = self.manifest.variants
+        if variant is None and known:
+            return next(iter(known))
+        self.variant_path(variant or "fp32")
+        return variant or "fp32"
+
     def variant_path(self, variant: str) -> Path:
         """The `.onnx` file of a variant.
 
@@ -59,7 +75,7 @@ class Artifact:
         """
         known = self.manifest.variants
         if variant not in known:
-            have = f"it has {', '.join(sorted(known))}" if known else "it has none, only TorchScript"
+            have = f"it has {', '.join(known)}" if known else "it has none, only TorchScript"
             raise ArtifactError(f"{self.folder} has no variant {variant!r}; {have}")
         return self.folder / str(known[variant]["path"])
 

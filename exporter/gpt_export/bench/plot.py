@@ -54,6 +54,7 @@ class Panel:
     """One measurement: by what it was measured at, the spread of each variant."""
 
     title: str
+    """What it is, its unit, and which way is better."""
     groups: Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
@@ -134,10 +135,12 @@ def panels(found: Mapping[str, Any]) -> list[Panel]:
     plan = found["plan"]
     growth = by(plan["growth"], "context", "growth", "step_ms")
     return [
-        Panel("Decoding, tokens a second, all rows together", by(plan["batches"], "batch", "decode_tok_s")),
-        Panel("Prefill of one row, ms", by(plan["prefill"], "tokens", "prefill_ms")),
-        Panel("A step of one row by its context, ms", growth),
-        Panel("Loading, s", {"": {name: values["load_s"] for name, values in variants.items()}}),
+        Panel(
+            "Decoding, tokens a second, all rows together: more is better", by(plan["batches"], "batch", "decode_tok_s")
+        ),
+        Panel("Prefill of one row, ms: less is better", by(plan["prefill"], "tokens", "prefill_ms")),
+        Panel("A step of one row by its context, ms: less is better", growth),
+        Panel("Loading, s: less is better", {"": {name: values["load_s"] for name, values in variants.items()}}),
     ]
 
 
@@ -160,16 +163,16 @@ def _panel(panel: Panel, names: list[str], top: float) -> tuple[Markup, float]:
 
 def _bar(spread: Mapping[str, float], label: str, y: float, scale: float, colour: int) -> Markup:
     width, low, high = (round(spread[key] * scale, 1) for key in ("median", "min", "max"))
-    middle = y + BAR / 2 - 1
+    middle, low_edge = y + BAR / 2 - 1, y + BAR - 4
     title = f"{label}: {figure(spread['median'])} ({figure(spread['min'])} to {figure(spread['max'])})"
     return (
         Markup('<rect class="v{}" x="{}" y="{}" width="{}" height="{}" rx="2"><title>{}</title></rect>').format(
             colour, LABEL, y, width, BAR - 3, title
         )
         + Markup('<line class="range" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(
-            round(LABEL + low, 1), middle, round(LABEL + high, 1), middle
+            round(LABEL + low, 1), low_edge, round(LABEL + high, 1), low_edge
         )
-        + _TEXT.format("", round(LABEL + max(width, high) + 6, 1), middle + 5, figure(spread["median"]))
+        + _TEXT.format("", round(LABEL + width + 6, 1), middle + 4, figure(spread["median"]))
     )
 
 

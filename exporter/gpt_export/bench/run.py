@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from gpt_export.runtime.signature import CacheShape
 
 logger = logging.getLogger(__name__)
 
+BUSY_CORES = 0.5
 FLOAT_BYTES = {"float32": 4, "float16": 2}
 
 
@@ -37,8 +39,9 @@ def benchmark(
 ) -> dict[str, Any]:
     """What `gpt-export bench` found, in JSON values.
 
-    `variants` by name, each with `load_s`, `prefill_ms` by length, `decode_tok_s` by batch, `growth` of a step with the
-    context, `memory`, and its `roofline`; beside them the measured `bandwidth`, the `plan`, `machine` and `notes`.
+    `variants` by name, each with `size_bytes`, `load_s`, `prefill_ms` by length, `decode_tok_s` by batch, `growth` of a
+    step with the context, `memory`, and its `roofline`; beside them the measured `bandwidth`, the `plan`, `machine` and
+    `notes`.
 
     Args:
         variants: which of the artifact's; all if left out.
@@ -55,25 +58,47 @@ def benchmark(
     if not chosen:
         raise ArtifactError(f"{folder} has no variant to measure, only TorchScript; export it with gpt-export onnx")
     planned = plan(config, int(artifact.manifest.model["context_length"]))
-    found, bandwidths = {}, []
+    busy = others_load()
+    on_stage("measure the memory's bandwidth")
+    bandwidth = measure_bandwidth(config.threads, bandwidth_bytes)
+    found = {}
     for variant in chosen:
-        on_stage("measure the memory's bandwidth")
-        bandwidths.append(measure_bandwidth(config.threads, bandwidth_bytes))
         on_stage(f"measure {variant}")
         found[variant] = _measured(artifact, variant, planned)
-    bandwidth = max(bandwidths, key=lambda one: float(one["gb_s"]))
     for variant, values in found.items():
         entry = artifact.manifest.variants[variant]
+        files = (str(entry["path"]), f"{entry['path']}_data")
+        values["size_bytes"] = sum(
+            int(artifact.manifest.files[name]["size_bytes"]) for name in files if name in artifact.manifest.files
+        )
         values["profile"] = entry.get("profile", "portable")
         values["roofline"] = roofline(values, bytes_per_token(paths[variant]), _cache_bytes(entry, planned), bandwidth)
     return {
         "artifact": artifact.manifest.name,
         "bandwidth": bandwidth,
         "machine": machine(),
-        "notes": [*planned.notes, *_uncached(artifact, chosen)],
+        "notes": [*_busy(busy), *planned.notes, *_uncached(artifact, chosen)],
         "plan": planned.to_dict(),
         "variants": found,
     }
+
+
+def others_load() -> float | None:
+    """How many of the cores were busy over the last minute with what else runs; None where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+def _busy(load: float | None) -> list[str]:
+    """A note where others had more than a part of a core, so that the figures are theirs as well."""
+    if load is None or load < BUSY_CORES:
+        return []
+    return [
+        f"the machine is busy: other programs had {load:.1f} of {available_cores()} cores when this began, so the "
+        "figures say less than they could"
+    ]
 
 
 def _uncached(artifact: Artifact, variants: Sequence[str]) -> list[str]:

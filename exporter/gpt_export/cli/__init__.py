@@ -8,12 +8,14 @@ import sys
 import click
 
 from gpt_export.cli.bench import bench
+from gpt_export.cli.doctor import doctor
 from gpt_export.cli.errors import ErrorHandlingGroup
 from gpt_export.cli.generate import generate
 from gpt_export.cli.inspect import inspect
 from gpt_export.cli.lint import lint
 from gpt_export.cli.onnx import onnx
 from gpt_export.cli.package import package
+from gpt_export.cli.quantize import quantize
 from gpt_export.cli.serve import serve
 from gpt_export.cli.torchscript import torchscript
 from gpt_export.cli.validate import validate
@@ -29,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (onnx, torchscript, validate, inspect, lint, generate, package, serve, bench):
+for command in (onnx, torchscript, quantize, validate, inspect, lint, generate, package, serve, bench, doctor):
     cli.add_command(command)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gpt_export.cli.completion import complete_variant
 from gpt_export.cli.display import progress
 from gpt_export.cli.errors import run_options
 from gpt_export.cli.options import as_json, echo_json, whole_numbers
@@ -13,7 +14,13 @@ from gpt_export.cli.options import as_json, echo_json, whole_numbers
 
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--variant", "variants", multiple=True, help="Which of the artifact's; repeatable.  [default: all]")
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    shell_complete=complete_variant,
+    help="Which of the artifact's; repeatable.  [default: all]",
+)
 @click.option("--prefill", default="128,512,1024", show_default=True, metavar="N,N", callback=whole_numbers)
 @click.option("--batch", "batches", default="1,4,16", show_default=True, metavar="N,N", callback=whole_numbers)
 @click.option("--threads", type=click.IntRange(1), help="Threads within an operator.  [default: onnxruntime's choice]")

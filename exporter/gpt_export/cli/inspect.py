@@ -18,10 +18,10 @@ def inspect(path: Path) -> None:
 
     Nothing is run. Of an artifact the manifest's digests are verified, the files themselves by `gpt-export validate`.
     """
-    from gpt_export.artifact.inspection import (  # onnx is slow to import; --help must stay instant
-        inspect_path,
-        inspection_text,
-    )
+    from gpt_export.artifact.inspection import inspect_path  # onnx is slow to import; --help must stay instant
+    from gpt_export.artifact.inspection_text import inspection_text
 
     found = inspect_path(path)
-    echo_result(found, inspection_text(found))
+    from gpt_export.cli.publish_text import fitted
+
+    echo_result(found, "\n".join(map(fitted, inspection_text(found).splitlines())))

@@ -7,14 +7,16 @@ from typing import Any
 
 import click
 
+from gpt_export.cli.completion import complete_precisions, complete_source
+from gpt_export.cli.display import progress
 from gpt_export.cli.errors import run_options
-from gpt_export.cli.options import export_options
+from gpt_export.cli.options import echo_result, export_options
 from gpt_export.graph.opsets import DEFAULT_OPSET, OPSETS
 from gpt_export.sources.hub import cached_snapshot
 
 
 @click.command()
-@click.argument("source", default="dummy-124m")
+@click.argument("source", default="dummy-124m", shell_complete=complete_source)
 @click.option(
     "--opset",
     type=click.IntRange(OPSETS[0], OPSETS[-1]),
@@ -36,6 +38,7 @@ from gpt_export.sources.hub import cached_snapshot
     default="fp32",
     show_default=True,
     metavar="NAMES",
+    shell_complete=complete_precisions,
     help="Variants to write side by side, with commas: fp32, fp16 (for GPUs), int8, int4.",
 )
 @click.option(
@@ -53,7 +56,7 @@ from gpt_export.sources.hub import cached_snapshot
 )
 @click.option("--torchscript", is_flag=True, default=None, help="Write model.pt for a checkpoint too.")
 @click.option("--single-file", is_flag=True, help="Keep the weights in model.onnx; below 2 GB.")
-@export_options
+@export_options()
 @run_options
 def onnx(source: str, **options: Any) -> None:
     """Export SOURCE to a validated ONNX artifact.
@@ -63,6 +66,9 @@ def onnx(source: str, **options: Any) -> None:
     or a known name (dummy-124m, gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m: these sizes with seeded random weights).
     """
     cached_snapshot(source)  # a name of the hub that is not here is answered at once
-    from gpt_export.cli.publish import publish  # torch is slow to import; --help must stay instant
+    with progress() as on_stage:
+        on_stage("load PyTorch")
+        from gpt_export.cli.publish import publish  # torch is slow to import; --help must stay instant
 
-    publish(source, **options)
+        result = publish(source, on_stage=on_stage, **options)
+    echo_result(*result)

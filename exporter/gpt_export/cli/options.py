@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,29 +18,36 @@ OUTPUT = click.Path(path_type=Path)
 ARTIFACTS = Path("artifacts")
 
 
-def export_options(command: F) -> F:
-    """Adds the options of every command that publishes an artifact, and has its failures say that none was."""
+def export_options(suffix: str = "") -> Callable[[F], F]:
+    """Adds the options of every command that publishes an artifact, and has its failures say that none was.
 
-    @functools.wraps(command)
-    def publishing(*args: Any, **options: Any) -> Any:
-        click.get_current_context().ensure_object(RunOptions).publishes = True
-        return command(*args, **options)
+    Args:
+        suffix: what the command puts behind the source's name for the folder that nobody named.
+    """
+    output = f"Artifact folder.  [default: {ARTIFACTS}/NAME{suffix}]"
+    options = (
+        click.option("--output", type=OUTPUT, metavar="FOLDER", help=output),
+        click.option("--seed", type=click.IntRange(0), default=123, show_default=True, help="Seed of weights and ids."),
+        source_options,
+        click.option("--force", is_flag=True, help="Replace an artifact that is there."),
+        click.option("--license", metavar="ID", help="The weights' licence for the model card, such as apache-2.0."),
+        click.option("--base-model", metavar="ID", help="The hub's name of what this is an export of, for the card."),
+        gate_option,
+        html_option,
+    )
 
-    decorated = cast(F, publishing)
-    for option in reversed(
-        (
-            click.option("--output", type=OUTPUT, metavar="FOLDER", help="Artifact folder.  [default: artifacts/NAME]"),
-            click.option(
-                "--seed", type=click.IntRange(0), default=123, show_default=True, help="Seed of weights and ids."
-            ),
-            source_options,
-            click.option("--force", is_flag=True, help="Replace an artifact that is there."),
-            gate_option,
-            html_option,
-        )
-    ):
-        decorated = option(decorated)
-    return case_options(decorated)
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def publishing(*args: Any, **values: Any) -> Any:
+            click.get_current_context().ensure_object(RunOptions).publishes = True
+            return command(*args, **values)
+
+        decorated = cast(F, publishing)
+        for option in reversed(options):
+            decorated = option(decorated)
+        return case_options(decorated)
+
+    return decorate
 
 
 def case_options(command: F) -> F:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gpt_export.cli.completion import complete_variant
 from gpt_export.cli.display import progress
 from gpt_export.cli.errors import run_options
 from gpt_export.cli.options import OUTPUT, echo_result
@@ -19,7 +20,12 @@ from gpt_export.cli.options import OUTPUT, echo_result
     required=True,
     help="A Triton model repository, a folder of one variant for onnxruntime-genai, or a reproducible tar.",
 )
-@click.option("--variant", metavar="NAME", help="Which one: fp32, fp16, int8, int4.  [default: the first there is]")
+@click.option(
+    "--variant",
+    metavar="NAME",
+    shell_complete=complete_variant,
+    help="Which one: fp32, fp16, int8, int4.  [default: the first there is]",
+)
 @click.option("--output", type=OUTPUT, required=True, metavar="PATH", help="The repository, the folder, or the tar.")
 @run_options
 def package(artifact: Path, target: str, variant: str | None, output: Path) -> None:

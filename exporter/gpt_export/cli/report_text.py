@@ -1,72 +1,117 @@
-"""A parity report for a person at a terminal."""
+"""A parity report for a person at a terminal. It fits 80 columns, and the verdict leads every line that has one."""
 
 from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gpt_export.artifact.machine import in_words
-from gpt_export.gate.report import CaseResult, ParityReport
+from gpt_export.cli.publish_text import codes_words
+from gpt_export.gate.report import CaseResult, ParityReport, target_words
 
-WIDTH = 120
+WIDTH = 100
 """Columns of the report where there is no terminal to ask."""
-
-
+WIDE = 110
+"""From so many columns on, there is room for every measure."""
 MANY = 10
 """From this many times the limit on, the figure is a factor instead of a percentage."""
+CORE = ("positions", "of limit", "largest diff", "mean KL", "top-1")
+MORE = ("SQNR dB", "top-5", "perplexity")
 
 
-def print_report(report: ParityReport, what: str) -> None:
-    """The verdict, a table of cases, the weights, the first fault and the notes, on stdout."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
-    verdict = Text("PASSED", "bold green") if report.passed else Text("FAILED", "bold red")
-    console.print(verdict, what, sep="  ")
+def print_report(report: ParityReport, what: str, *, verbose: bool = False) -> None:
+    """The verdict, the cases that failed and the worst one of each file, what else was found, on stdout.
+
+    Args:
+        what: what was compared.
+        verbose: show every case.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    console = Console(highlight=False, width=width)
+    console.print(_verdict(report.passed, "PASSED", "FAILED"), Text(what), sep="  ")
     for target, results in report.targets.items():
-        console.print(_table(target, results))
-    for name, note in sorted({(result.name, result.note) for found in report.targets.values() for result in found}):
-        if note:
-            console.print(Text(f"{name} {note}", "dim"))
+        console.print(_heading(target, results))
+        console.print(_table(results if verbose else shown(results), wide=width >= WIDE))
+    for line in _findings(report, verbose=verbose):
+        console.print(line)
+
+
+def shown(results: Sequence[CaseResult]) -> list[CaseResult]:
+    """The cases that failed, and the one that used most of what it is allowed."""
+    worst = max(results, key=lambda result: result.strain, default=None)
+    return [result for result in results if not result.passed or result is worst]
+
+
+def _findings(report: ParityReport, *, verbose: bool) -> Iterator[Text]:
     if weights := report.weights:
         equal = weights.checked - len(weights.mismatches)
-        console.print(f"weights: {equal} of {weights.checked} equal bit for bit")
+        stored = " that are stored as they are," if report.quantized else ""
+        mark = _verdict(weights.passed, "passed", "FAILED")
+        yield Text.assemble(mark, f"  weights: {equal} of {weights.checked}{stored} equal bit for bit")
+    for variant, found in report.quantized.items():
+        passed = not any(fault.startswith(f"{variant}, ") for fault in report.faults)
+        mark = _verdict(passed, "passed", "FAILED")
+        yield Text.assemble(mark, f"  {variant} codes: {codes_words(found)}")
     if report.judged_against:
-        console.print(Text(f"judged against {report.judged_against}"))
+        yield Text(f"judged against {report.judged_against}")
     if report.measured_on:
-        console.print(Text(f"measured on {in_words(report.measured_on)}", "dim"))
+        yield Text(f"measured on {in_words(report.measured_on)}", "dim")
     if fault := report.first_fault:
-        console.print(Text(fault.explain(), "red"))
-    for line in (*[f"FAILED {failure}" for failure in report.failures], *[f"note: {note}" for note in report.notes]):
-        console.print(Text(line))
+        yield Text(fault.explain(), "red")
+    yield from (Text(f"FAILED {failure}") for failure in report.failures)
+    yield from (Text(f"note: {note}") for note in report.notes)
+    named = {(result.name, result.note) for found in report.targets.values() for result in found if result.note}
+    yield from (Text(f"note: {name} {note}", "dim") for name, note in sorted(named) if verbose)
+    if not verbose:
+        yield Text("--verbose shows every case", "dim")
 
 
-def _table(target: str, results: tuple[CaseResult, ...]) -> Table:
-    table = Table(title=target, title_justify="left", box=None, pad_edge=False)
+def _heading(target: str, results: Sequence[CaseResult]) -> Text:
+    positions = sum(result.positions for result in results)
+    failed = sum(not result.passed for result in results)
+    count = f"{len(results)} cases" if not failed else f"{failed} of {len(results)} cases failed"
+    mark = _verdict(not failed, "passed", "FAILED")
+    return Text.assemble("\n", mark, f"  {target_words(target)}: {count}, {positions} positions")
+
+
+def _table(results: Sequence[CaseResult], *, wide: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True, min_width=6)
     table.add_column("case", no_wrap=True)
-    for column in ("positions", "largest diff", "of limit", "SQNR dB", "mean KL", "top-1", "top-5", "perplexity"):
+    for column in (*CORE, *(MORE if wide else ())):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("")
     for result in results:
-        table.add_row(result.name, *_figures(result), style="" if result.passed else "red")
+        mark = Text("ok") if result.passed else Text("FAILED", "bold red")
+        table.add_row(mark, result.name, *_figures(result, wide=wide), style="" if result.passed else "red")
     return table
 
 
-def _figures(result: CaseResult) -> list[str]:
+def _figures(result: CaseResult, *, wide: bool) -> list[str]:
     if result.fault:
-        return ["", "", "", "", "", "", "", "", f"FAILED: {result.fault}"]
-    perplexity = ""
-    if result.reference_perplexity is not None and result.candidate_perplexity is not None:
-        perplexity = f"{result.reference_perplexity:.6g} / {result.candidate_perplexity:.6g}"
-    return [
+        return ["not run"]
+    figures = [
         str(result.positions),
-        f"{result.max_abs:.2e}",
         f"{result.strain:.1%}" if result.strain < MANY else f"{result.strain:.3g} x",
-        "exact" if result.sqnr_db is None else f"{result.sqnr_db:.0f}",
-        f"{result.kl_mean:.1e}",
+        f"{result.max_abs:.1e}" if result.max_abs else "0",
+        f"{result.kl_mean:.1e}" if result.kl_mean else "0",
         f"{result.top1_agreement:.1%}",
-        f"{result.top5_agreement:.1%}",
-        perplexity,
-        "ok" if result.passed else "FAILED",
     ]
+    if wide:
+        figures += ["exact" if result.sqnr_db is None else f"{result.sqnr_db:.0f}", f"{result.top5_agreement:.1%}"]
+        figures.append(_perplexity(result))
+    return figures
+
+
+def _perplexity(result: CaseResult) -> str:
+    if result.reference_perplexity is None or result.candidate_perplexity is None:
+        return ""
+    return f"{result.reference_perplexity:.5g} / {result.candidate_perplexity:.5g}"
+
+
+def _verdict(passed: bool, good: str, bad: str) -> Text:
+    return Text(good, "bold green") if passed else Text(bad, "bold red")

@@ -292,6 +292,11 @@ class ParityReport:
         return self.summary() | {"cases": cases, "layers": layers, "opened": self.opened}
 
 
+def target_words(target: str) -> str:
+    """What a target is called for a person: the float32 graph by its precision."""
+    return {"onnx": "fp32", "torchscript": "TorchScript"}.get(target, target)
+
+
 def largest_perplexity_change(results: Sequence[CaseResult]) -> float | None:
     """The change of perplexity that is largest in size, None where none was judged."""
     changes = [change for result in results if (change := result.judged_perplexity_change) is not None]
@@ -301,10 +306,12 @@ def largest_perplexity_change(results: Sequence[CaseResult]) -> float | None:
 def _worst(results: tuple[CaseResult, ...]) -> dict[str, Any]:
     return {
         "cases": len(results),
+        "passed": all(result.passed for result in results),
         "bounded": all(result.limit is not None for result in results),
         "positions": sum(result.positions for result in results),
         "max_abs": max(result.max_abs for result in results),
         "worst_ratio": max(result.worst_ratio for result in results),
+        "strain": max(result.strain for result in results),
         "sqnr_db": min((result.sqnr_db for result in results if result.sqnr_db is not None), default=None),
         "kl_mean": max(result.kl_mean for result in results),
         "kl_max": max(result.kl_max for result in results),

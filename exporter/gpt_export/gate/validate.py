@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from gpt_export.gate.parity import Logits, Tolerance, compare
 from gpt_export.gate.reference import reference_faults
 from gpt_export.gate.report import CaseResult
 from gpt_export.gate.runs import Run, logits_of, run_rows_alone, run_whole
-from gpt_export.progress import OnStage
+from gpt_export.progress import OnPart, OnStage, ignore_part, parts_of
 from gpt_export.runtime.signature import Head
 from gpt_export.sources.places import blame
 
@@ -64,14 +64,15 @@ class ReferenceLogits:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def record(self, reference: nn.Module, cases: Iterable[Case]) -> None:
+    def record(self, reference: nn.Module, cases: Sequence[Case], on_part: OnPart = ignore_part) -> None:
         """Runs `reference` on the cases.
 
         Raises:
             OSError: the logits cannot be written.
             SourceError: the reference fails.
         """
-        for case in cases:
+        for done, case in enumerate(cases):
+            on_part(done, len(cases), "case")
             try:
                 logits = run_rows_alone(reference, case)
             except Exception as error:  # the user's code
@@ -120,7 +121,7 @@ def validate(
     module = reference()
     if any("cache" in candidate.takes for candidate in candidates.values()):
         cases = (*cases, *greedy_cases(module, cases))
-    logits.record(module, cases)
+    logits.record(module, cases, parts_of(on_stage))
     noise, notes = probe_noise(module, cases)
     faults = () if head is None else reference_faults(module, _probe_ids(cases), head, vocab_size)
     del module
@@ -130,7 +131,7 @@ def validate(
     for target, candidate in candidates.items():
         on_stage(f"run {target}")
         gc.collect()
-        results[target] = judging.results(target, candidate, cases)
+        results[target] = judging.results(target, candidate, cases, parts_of(on_stage))
     notes += tuple(note for target, found in results.items() for note in unsteady_notes(found, target))
     if noise > NOISE_CEILING:
         fault = f"eager float32 is {noise:.2g} of its logits off float64, too much to judge by; is dropout left on?"
@@ -150,7 +151,9 @@ class _Judging:
     """Of the cases whose logits are bounded, the one that used most of what it is allowed, token by token."""
     opened_ratio: float = -1.0
 
-    def results(self, target: str, candidate: Candidate, cases: tuple[Case, ...]) -> tuple[CaseResult, ...]:
+    def results(
+        self, target: str, candidate: Candidate, cases: tuple[Case, ...], on_part: OnPart = ignore_part
+    ) -> tuple[CaseResult, ...]:
         """The verdicts on the cases that the candidate can take, which is opened for them."""
         taken = _taken(target, candidate, cases)
         try:
@@ -158,7 +161,8 @@ class _Judging:
         except ArtifactError as error:  # the runtime refuses the file: no case of it can be believed
             return _unloaded(taken, error)
         judged: list[CaseResult] = []
-        for case in taken:
+        for done, case in enumerate(taken):
+            on_part(done, len(taken), "case")
             lost = any(not result.passed for result in judged)
             judged.append(self._result(target, case, run, candidate.limits, lost=lost))
         return excused(judged)

@@ -50,7 +50,12 @@ def _files(path: Path) -> list[Path]:
         artifact = Artifact.open(path)
         found = [artifact.variant_path(variant) for variant in artifact.manifest.variants]
     else:
-        found = sorted(path.rglob("*.onnx"))
+        # An export that is being written stages its files in a hidden folder beside its place.
+        found = sorted(file for file in path.rglob("*.onnx") if not _is_hidden(file.relative_to(path)))
     if not found:
         raise ArtifactError(f"{path} holds no .onnx file; name an artifact folder or an .onnx file")
     return found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

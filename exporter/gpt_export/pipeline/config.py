@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -17,6 +18,10 @@ Gate = Literal["enforce", "report", "off"]
 GATES: tuple[Gate, ...] = get_args(Gate)
 Profile = Literal["portable", "ort"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
+
+
+CARD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+HUB_NAME = re.compile(r"(?:[\w.-]+/)?[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,10 @@ class ExportConfig:
     nearest."""
     single_file: bool = False
     """Whether the weights stay in the `.onnx` file whatever their size; below 2 GB only."""
+    license: str | None = None
+    """The licence of the weights as the hub names it, for the model card; None is not known."""
+    base_model: str | None = None
+    """The hub's name of the model that this is an export of, for the model card."""
 
     def __post_init__(self) -> None:
         for name in ("cases", "precisions"):
@@ -82,6 +91,11 @@ class ExportConfig:
         if self.calibration is not None and "int4" not in self.precisions:
             raise ConfigError("a calibration text is for int4, which is not asked for; add --precision int4")
         _ = self.gate_settings  # which refuses what is out of range
+        for name, shape in (("license", CARD_ID), ("base_model", HUB_NAME)):
+            value = getattr(self, name)
+            if value is not None and not shape.fullmatch(value):
+                example = "apache-2.0" if name == "license" else "openai-community/gpt2"
+                raise ConfigError(f"{name} {value!r} is no name that the hub takes; pass one such as {example}")
         if not self.onnx and self.torchscript is False:
             raise ConfigError("neither ONNX nor TorchScript was asked for; ask for at least one")
 

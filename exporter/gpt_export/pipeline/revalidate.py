@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gpt_export.artifact.manifest import Manifest
+from gpt_export.artifact.manifest import Manifest, has_manifest
+from gpt_export.artifact.onnx_model import read_model
 from gpt_export.artifact.reading import Artifact
-from gpt_export.errors import SourceError
+from gpt_export.errors import ArtifactError, SourceError
 from gpt_export.gate.foreign.validate import validate_file
 from gpt_export.gate.report import ParityReport
 from gpt_export.gate.settings import GateSettings
+from gpt_export.pipeline.published_source import published_source
 from gpt_export.pipeline.strangers import validate_against
 from gpt_export.progress import OnStage, ignore
 from gpt_export.sources.names import known_names, read_source
@@ -51,17 +53,20 @@ def revalidate(
             f"{folder} was made from {name!r}, which this gpt-export does not know; name a source with --against"
         )
     on_stage("read the source")
-    source = read_source(
-        name,
-        seed=int(record.get("seed", export["seed"])),
-        config_file=config_file,
-        heads=heads,
-        weights=weights,
-        adapter=adapter,
-        base=base,
-        lora_alpha=lora_alpha,
-        cached=_cached(manifest),
-    )
+    if has_manifest(Path(name)):
+        source, _ = published_source(Artifact.open(name))
+    else:
+        source = read_source(
+            name,
+            seed=int(record.get("seed", export["seed"])),
+            config_file=config_file,
+            heads=heads,
+            weights=weights,
+            adapter=adapter,
+            base=base,
+            lora_alpha=lora_alpha,
+            cached=_cached(manifest),
+        )
     return validate_against(artifact, source, settings.completed(export), on_stage=on_stage)
 
 
@@ -88,6 +93,13 @@ def revalidate_file(
         SourceError: `against` is None: the file does not say what it was made from.
         ArtifactError: the file is missing or cannot be loaded.
     """
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file")
+    if path.suffix != ".onnx":
+        try:
+            read_model(path)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path} is no ONNX file; name an artifact folder or an .onnx file") from error
     if against is None:
         raise SourceError(f"{path} does not say what it was made from; name the source with --against")
     on_stage("read the source")

@@ -28,7 +28,7 @@ from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, r
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.graphs import scripts, source_and_graph, without_script
 from gpt_export.pipeline.variants import VARIANT_PATHS, in_profile, write_variant
-from gpt_export.progress import OnStage, ignore
+from gpt_export.progress import OnStage, ignore, parts_of
 from gpt_export.report.page import REPORT_NAME, report_html
 from gpt_export.sources.source import Source
 from gpt_export.targets import READERS, write_consumer_files
@@ -43,17 +43,27 @@ _BITS: Mapping[Precision, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
 
 
 def export(
-    source: Source, config: ExportConfig, output: Path, *, replace: bool = False, on_stage: OnStage = ignore
+    source: Source,
+    config: ExportConfig,
+    output: Path,
+    *,
+    model: ir.Model | None = None,
+    replace: bool = False,
+    on_stage: OnStage = ignore,
 ) -> Artifact:
     """Publishes a validated artifact at `output`, or raises and leaves `output` untouched.
+
+    Args:
+        model: the graph of `source` where there is one already, its weights inputs; made if left out.
 
     Raises:
         GptExportError: what failed, with its exit code; `ParityError` when the outputs or weights are not the
             reference's and the gate is enforced.
     """
     check_output(output, replace=replace)
-    source, model = without_script(source, config), None
-    if config.onnx:
+    if model is None:
+        source = without_script(source, config)
+    if config.onnx and model is None:
         source, model = source_and_graph(source, config, on_stage)
     config = settled(config, source)
     cases = choose_cases(source, config.gate_settings)
@@ -115,10 +125,10 @@ def _write_files(
             if precision == "int4" and config.calibration is not None:
                 on_stage("calibrate int4")
                 windows = calibration_windows(source, config.calibration)
-                calibrated = calibrate(base, source.weights, windows, PLANS[precision])
+                calibrated = calibrate(base, source.weights, windows, PLANS[precision], parts_of(on_stage))
             on_stage(f"write {precision}")
             path = folder / VARIANT_PATHS[precision]
-            file = write_variant(base, precision, source, config, path, calibrated)
+            file = write_variant(base, precision, source, config, path, calibrated, parts_of(on_stage))
             variants[precision] = {"path": VARIANT_PATHS[precision], **file.description}
             hashes.update(file.hashes)
     if config.torchscript:

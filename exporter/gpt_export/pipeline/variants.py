@@ -14,6 +14,7 @@ from gpt_export.passes import fused_passes, half_passes, quantizing_passes, run_
 from gpt_export.passes.certificate import check_fusions, check_quantized, operator_counts
 from gpt_export.passes.quantized.quantize_products import COVERAGE
 from gpt_export.pipeline.config import ExportConfig
+from gpt_export.progress import OnPart, ignore_part
 from gpt_export.runtime.signature import CacheDType
 from gpt_export.sources.source import Source
 from gpt_export.weights.layout import layout_of
@@ -21,6 +22,8 @@ from gpt_export.weights.onnx_file import OnnxFile, write_onnx
 from gpt_export.weights.quantize.schemes import PLANS, Precision
 from gpt_export.weights.quantize.weights import Codes, QuantizedWeights
 
+FUSED = "gpt_export_fused"
+"""Set on a model that is in onnxruntime's operators already."""
 _ATTENTION = "GroupQueryAttention"
 VARIANT_PATHS: Mapping[Precision, str] = {
     "fp32": "onnx/model.onnx",
@@ -37,7 +40,7 @@ def in_profile(portable: ir.Model, source: Source, config: ExportConfig) -> ir.M
     Raises:
         GraphError: a fusion did not take place.
     """
-    if config.profile != "ort":
+    if config.profile != "ort" or portable.meta.get(FUSED):
         return portable
     fused = run_passes(portable, fused_passes(source.weights, source.context_length))
     if source.cache and 0 < operator_counts(fused).get(_ATTENTION, 0) < source.cache.n_layers:
@@ -64,11 +67,13 @@ def write_variant(
     config: ExportConfig,
     path: Path,
     calibrated: Mapping[tuple[str, ...], Codes] | None = None,
+    on_part: OnPart = ignore_part,
 ) -> OnnxFile:
     """Writes `base` in a precision to `path`.
 
     Args:
         calibrated: codes that are known already, see `QuantizedWeights`.
+        on_part: told of every weight that is written.
 
     Raises:
         ConfigError, GraphError, OSError: as in `write_onnx`.
@@ -100,4 +105,5 @@ def write_variant(
         cache=source.cache,
         single_file=config.single_file,
         facts=facts,
+        on_part=on_part,
     )

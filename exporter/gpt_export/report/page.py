@@ -13,7 +13,7 @@ from markupsafe import Markup
 from gpt_export.artifact.machine import in_words
 from gpt_export.artifact.manifest import MANIFEST_NAME, Manifest
 from gpt_export.gate.limits import LIMITS
-from gpt_export.gate.report import CaseResult, ParityReport, largest_perplexity_change
+from gpt_export.gate.report import CaseResult, ParityReport, largest_perplexity_change, target_words
 from gpt_export.report import figures, plots
 from gpt_export.report.visible import printable, visible
 
@@ -49,6 +49,7 @@ def report_html(report: ParityReport, manifest: Manifest | None, *, name: str = 
         parts=_parts(report),
         opened=_opened(report),
         limits=_limits(report, results),
+        random_weights=manifest is not None and manifest.source.get("kind") == "seeded",
         files={path: entry for path, entry in sorted(manifest.files.items()) if path not in UNHASHED}
         if manifest
         else {},
@@ -60,6 +61,9 @@ def headline(report: ParityReport) -> tuple[str, str]:
     results = _bounded(report) if report.passed else _all(report)
     positions = figures.count(sum(result.positions for result in results), "position")
     cases = figures.count(len(results), "case")
+    exact = [target_words(target) for target, found in report.targets.items() if _is_bounded(found)]
+    if report.passed and len(exact) > 1:
+        cases += f" of {figures.listed(exact)}"
     weights = report.weights
     if report.passed:
         worst = max((result.worst_ratio for result in results), default=0.0)
@@ -68,7 +72,8 @@ def headline(report: ParityReport) -> tuple[str, str]:
             f"allowed, and the likeliest next token {_sameness(results)}."
         )
         if weights:
-            basis += f" All {weights.checked} weights are equal bit for bit."
+            stored = " that are stored as they are" if report.quantized else ""
+            basis += f" All {weights.checked} weights{stored} are equal bit for bit."
         if variants := [target for target, found in report.targets.items() if not _is_bounded(found)]:
             basis += f" {figures.listed(variants)} stay{'s' if len(variants) == 1 else ''} within limits of their own."
         return "The exported model computes what the original computes.", basis
@@ -100,7 +105,11 @@ def _variant_tiles(report: ParityReport) -> Iterator[_Tile]:
         if not _is_bounded(found) and compared:
             kl = max(result.kl_mean for result in compared)
             change = largest_perplexity_change(compared)
-            note = f"nats of KL, worst mean; perplexity {'not judged' if change is None else f'{change:+.2%}'}"
+            worst = max(compared, key=lambda result: result.kl_mean)
+            limit = "" if worst.kl_limit is None else f", of {figures.number(worst.kl_limit)} allowed"
+            bound = "" if worst.perplexity_limit is None else f" of ±{worst.perplexity_limit:.0%}"
+            perplexity = "not judged" if change is None else f"{change:+.2%}{bound}"
+            note = f"nats of KL, worst mean{limit}; perplexity {perplexity}"
             yield _Tile(target, figures.number(kl), note, all(result.passed for result in found))
 
 
@@ -156,6 +165,7 @@ def _position_figure(report: ParityReport, target: str, step: int) -> dict[str, 
     present = {plots.family_of(result.name) for result in results}
     return {
         "target": target,
+        "exact": all(not result.max_abs for result in results),
         "svg": Markup(plots.position_plot(results, f"positions-{target}", step=step)) if results else None,
         "families": [(key, label) for key, label in plots.FAMILIES if key in present],
         "non_finite": sum(result.non_finite for result in results),
@@ -275,6 +285,7 @@ def _templates() -> Environment:
         "size": figures.size,
         "visible": visible,
         "machine": in_words,
+        "target": target_words,
     }
     templates.globals |= {"count": figures.count, "place_of": plots.place_of}
     return templates

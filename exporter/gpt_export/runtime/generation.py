@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+import numpy as np
 from gpt_export_models.tokenizer import TextStream, Tokenizer, encode, pad, shorten
+from numpy.typing import NDArray
 
 from gpt_export.errors import ContextError, InputError, TextError
-from gpt_export.runtime.chat import marked, open_chat, unfolded, unmarked
-from gpt_export.runtime.session import Session
-from gpt_export.runtime.tokenizing import open_tokenizer
+from gpt_export.runtime.chat import unfolded, unmarked
 
 USUAL_NEW_TOKENS = 50
 StopReason = Literal["length", "end-of-text", "stop", "context"]
@@ -29,9 +28,11 @@ class GenerationConfig:
 
     max_new_tokens: int | None = None
     """How many ids each prompt gets; None is `USUAL_NEW_TOKENS`, or fewer where the context has no room for them."""
-    temperature: float = 0.0
+    temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
     seed: int | None = None
     stops: tuple[str, ...] = ()
     """Texts that end a continuation, a special token's among them; in a generation of ids, ids in digits."""
@@ -65,11 +66,23 @@ class Continuation:
         return asdict(self)
 
 
+class Generating(Protocol):
+    """What of a `Session` a generation needs."""
+
+    vocab_size: int
+    context_length: int
+
+    @property
+    def generate(self) -> Callable[..., Iterator[NDArray[np.int64]]]:
+        """See `Session.generate`."""
+        ...
+
+
 class Generation:
     """A batch of prompts being continued. Iterate over it for the pieces, as (index of the prompt, text)."""
 
     def __init__(
-        self, session: Session, tokenizer: Tokenizer | None, prompts: Sequence[str], config: GenerationConfig
+        self, session: Generating, tokenizer: Tokenizer | None, prompts: Sequence[str], config: GenerationConfig
     ) -> None:
         """Checks everything that can be checked before the first token.
 
@@ -88,8 +101,8 @@ class Generation:
             Continuation(unmarked(prompt), row, text=None if tokenizer is None else "")
             for prompt, row in zip(prompts, rows, strict=True)
         ]
-        stops = _Stops.of(config, tokenizer, session.vocab_size)
-        self._rows = [_Row(continuation, tokenizer, stops) for continuation in self.continuations]
+        stops = Stops.of(config, tokenizer, session.vocab_size)
+        self._rows = [Row(continuation, tokenizer, stops) for continuation in self.continuations]
         ids, mask = pad(rows, side="left", pad_id=0)
         room = session.context_length - ids.shape[1] + 1  # the last new token need not be read
         usual = min(USUAL_NEW_TOKENS, room)
@@ -100,6 +113,8 @@ class Generation:
             temperature=config.temperature,
             top_k=config.top_k,
             top_p=config.top_p,
+            min_p=config.min_p,
+            repetition_penalty=config.repetition_penalty,
             seed=config.seed,
             stop_ids=stops.ids.keys(),
         )
@@ -123,30 +138,6 @@ class Generation:
     @staticmethod
     def _told(pieces: Iterator[str]) -> Iterator[tuple[int, str]]:
         return ((i, piece) for i, piece in enumerate(pieces) if piece)
-
-
-def open_generation(
-    folder: Path, prompts: Sequence[str], config: GenerationConfig, *, variant: str = "fp32", as_ids: bool = False
-) -> Generation:
-    """The generation from `prompts` by the artifact in `folder`, in its own tokenizer.
-
-    Args:
-        as_ids: whether prompts and pieces are ids; the tokenizer is not asked for then.
-
-    Raises:
-        ArtifactError: the artifact is damaged or lacks the variant.
-        InputError, TextError: as in `Generation`, or the artifact is for ids alone and the prompts are texts.
-    """
-    session = Session.open(folder, variant=variant)
-    tokenizer = None if as_ids else open_tokenizer(folder, session.manifest)
-    if tokenizer is None and not as_ids:
-        raise InputError(f'{folder} has no tokenizer, it is for ids alone; pass ids, such as "1 2 3", with --ids')
-    if config.chat:
-        if tokenizer is None:
-            raise InputError("a chat is text, and --ids says that prompts are ids; leave one of them out")
-        typed = [prompt if config.special else marked(prompt, tokenizer.specials) for prompt in prompts]
-        prompts = open_chat(folder, session.manifest).prompts(typed)
-    return Generation(session, tokenizer, prompts, config)
 
 
 def _encoded(prompt: str, context_length: int, tokenizer: Tokenizer, config: GenerationConfig) -> list[int]:
@@ -176,14 +167,14 @@ def parse_ids(text: str, vocab_size: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stops:
+class Stops:
     """What ends a continuation: ids with the reason that they are, and texts."""
 
     ids: Mapping[int, StopReason]
     texts: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: GenerationConfig, tokenizer: Tokenizer | None, vocab_size: int) -> _Stops:
+    def of(cls, config: GenerationConfig, tokenizer: Tokenizer | None, vocab_size: int) -> Stops:
         ids: dict[int, StopReason] = {}
         if tokenizer is None:
             return cls(dict.fromkeys((i for stop in config.stops for i in parse_ids(stop, vocab_size)), "stop"), ())
@@ -194,10 +185,10 @@ class _Stops:
         return cls(ids, tuple(stop for stop, token_id in special.items() if token_id is None))
 
 
-class _Row:
+class Row:
     """Takes a row's ids and tells the text that is certain: no half character, no beginning of a stop."""
 
-    def __init__(self, continuation: Continuation, tokenizer: Tokenizer | None, stops: _Stops) -> None:
+    def __init__(self, continuation: Continuation, tokenizer: Tokenizer | None, stops: Stops) -> None:
         self.continuation = continuation
         self._stream: TextStream = tokenizer.stream() if tokenizer else _IdStream()
         self._stops = stops

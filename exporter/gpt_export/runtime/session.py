@@ -17,19 +17,26 @@ from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError, ContextError, InputError, RuntimeVersionError
 from gpt_export.runtime.decoding import Decoding, RecomputedDecoding
 from gpt_export.runtime.grown_cache import GrownDecoding
+from gpt_export.runtime.inputs import check_ids, check_mask, check_providers, check_stop_ids, check_threads
 from gpt_export.runtime.options import CPU, session_options, start_session
 from gpt_export.runtime.sampling import Sampling, generators
 from gpt_export.runtime.shared_cache import SharedDecoding
 from gpt_export.runtime.signature import CLASSES, LOGITS, CacheShape, Head
+from gpt_export.runtime.texts import Texts
 
 _OPEN_ATTEMPTS = 5
 
 
-class Session:
+class Session(Texts):
     """An exported GPT in onnxruntime, with the limits enforced that the graph itself cannot state."""
 
-    def __init__(self, manifest: Manifest, session: ort.InferenceSession, variant: str = "fp32") -> None:
+    def __init__(
+        self, manifest: Manifest, session: ort.InferenceSession, variant: str = "fp32", folder: Path | None = None
+    ) -> None:
         self.manifest = manifest
+        self.folder = folder
+        """Where the artifact is; its tokenizer is read from there."""
+        self.variant = variant
         self.vocab_size = int(manifest.model["vocab_size"])
         self.context_length = int(manifest.model["context_length"])
         self.head = head_of(manifest)
@@ -40,12 +47,21 @@ class Session:
         """The shape of the key-value cache, None for a graph without one."""
         self._session = session
 
+    def __repr__(self) -> str:
+        """What it is and where, in one line."""
+        cache = f"a cache of {self.cache.n_layers} layers" if self.cache else "no cache"
+        where = "" if self.folder is None else f", {self.folder}"
+        return (
+            f"<Session {self.manifest.name} in {self.variant}: vocabulary {self.vocab_size}, context "
+            f"{self.context_length}, {cache}{where}>"
+        )
+
     @classmethod
     def open(
         cls,
         folder: str | Path,
         *,
-        variant: str = "fp32",
+        variant: str | None = None,
         verify: bool = True,
         providers: Sequence[str] | None = None,
         threads: int | None = None,
@@ -56,6 +72,7 @@ class Session:
         If the artifact is replaced while it is being opened, it is opened anew, so that a session never mixes two.
 
         Args:
+            variant: which one; the first there is of fp32, fp16, int8 and int4 if left out.
             verify: compare every file with its SHA-256 first (0.8 GB/s or so).
             providers: onnxruntime execution providers in order of preference; the CPU's if left out.
             threads: threads within an operator; onnxruntime's choice if left out.
@@ -63,34 +80,39 @@ class Session:
 
         Raises:
             ArtifactError: no such artifact or variant, a damaged file, or one that onnxruntime refuses.
+            InputError: the threads are none, or this onnxruntime has none of the providers.
             RuntimeVersionError: the installed onnxruntime is older than the artifact's minimum.
         """
+        check_threads(threads)
+        check_providers(providers)
         for _ in range(_OPEN_ATTEMPTS):
             before = _identity(folder)
             try:
                 artifact = Artifact.open(folder)
                 if verify:
                     artifact.verify()
-                opened = _start(artifact, variant, providers, threads, prepack)
+                chosen = artifact.variant_name(variant)
+                opened = _start(artifact, chosen, providers, threads, prepack)
             except ArtifactError:
                 if _identity(folder) == before:
                     raise
             else:
                 if _identity(folder) == before:
-                    return cls(artifact.manifest, opened, variant)
+                    return cls(artifact.manifest, opened, chosen, artifact.folder)
         raise ArtifactError(f"{folder} was replaced {_OPEN_ATTEMPTS} times while it was opened; open it again")
 
     @classmethod
-    def of(cls, artifact: Artifact, variant: str = "fp32", *, prepack: bool = True) -> Session:
+    def of(cls, artifact: Artifact, variant: str | None = None, *, prepack: bool = True) -> Session:
         """The session on one variant of an artifact whose manifest is at hand; nothing of it is read again.
 
         Raises:
             ArtifactError, RuntimeVersionError: as in `open`.
         """
-        return cls(artifact.manifest, _start(artifact, variant, None, None, prepack), variant)
+        chosen = artifact.variant_name(variant)
+        return cls(artifact.manifest, _start(artifact, chosen, None, None, prepack), chosen, artifact.folder)
 
     def logits(self, ids: ArrayLike, attention_mask: ArrayLike | None = None) -> NDArray[np.float32]:
-        """Logits, float32 (batch, sequence, vocabulary), of token ids, int64 (batch, sequence).
+        """Logits, float32 (batch, sequence, vocabulary), of token ids, whole numbers (batch, sequence).
 
         Of a graph that scores the last position alone they are (batch, 1, vocabulary), and of one that scores classes
         they are the classes' scores, (batch, sequence, classes) or (batch, classes): `head` says which.
@@ -104,7 +126,9 @@ class Session:
                 outside the vocabulary, or padding for a graph without a mask.
         """
         checked = check_ids(ids, self.vocab_size, self.context_length)
-        return self.decoding(len(checked)).feed(checked, self._mask(attention_mask, checked))
+        return self.decoding(len(checked)).feed(
+            checked, check_mask(attention_mask, checked, takes_padding=self.cache is not None)
+        )
 
     def decoding(self, batch: int) -> Decoding:
         """A new batch of `batch` rows, to be fed a few tokens at a time. What is fed is not checked."""
@@ -116,21 +140,25 @@ class Session:
         ids: ArrayLike,
         *,
         max_new_tokens: int,
-        temperature: float = 0.0,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
         seed: int | None = None,
         stop_ids: Collection[int] = (),
         attention_mask: ArrayLike | None = None,
     ) -> Iterator[NDArray[np.int64]]:
-        """Continues each row of `ids`, int64 (batch, sequence); yields the new ids of a step, int64 (batch,).
+        """Continues each row of `ids`, whole numbers (batch, sequence); yields the new ids of a step, int64 (batch,).
 
         There are exactly `max_new_tokens` steps, unless every row has met a stop id before; the stop id is yielded,
         and again for a row that waits for others. See `Sampling` for how a token is chosen.
 
         Args:
-            seed: of the draws when the temperature is above 0; the system's entropy if left out. A row's draws do not
-                depend on how many rows are beside it.
+            temperature: 0 for the likeliest token. Left out, it is 1 where anything else is said about draws (`top_k`,
+                `top_p`, `min_p` or `seed`), and otherwise 0.
+            seed: of the draws; the system's entropy if left out. A row's draws do not depend on how many rows are
+                beside it.
             attention_mask: as in `logits`; pad on the left, so that every row ends in a token.
 
         Raises:
@@ -142,16 +170,21 @@ class Session:
                 f"{self.manifest.name} scores {self.head.width} classes and no next token, so it cannot continue a "
                 "text; Session.logits gives the scores"
             )
-        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+        if temperature is None and seed is not None:
+            temperature = 1.0
+        sampling = Sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+        )
         checked = check_ids(ids, self.vocab_size, self.context_length)
-        mask = self._mask(attention_mask, checked)
+        mask = check_mask(attention_mask, checked, takes_padding=self.cache is not None)
         if not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 0:
             raise InputError(f"max_new_tokens {max_new_tokens} is out of range; pass a whole number of at least 0")
         if seed is not None and seed < 0:
             raise InputError(f"seed {seed} is out of range; pass 0 or more, or leave it out")
         if not mask[:, -1].all():
             raise InputError("a row ends in padding, so there is no token to continue; pad on the left")
-        return self._steps(checked, mask, max_new_tokens, sampling, generators(seed, len(checked)), frozenset(stop_ids))
+        stops = check_stop_ids(stop_ids)
+        return self._steps(checked, mask, max_new_tokens, sampling, generators(seed, len(checked)), stops)
 
     def _steps(
         self,
@@ -162,7 +195,7 @@ class Session:
         rngs: Sequence[np.random.Generator],
         stop_ids: frozenset[int],
     ) -> Iterator[NDArray[np.int64]]:
-        decoding = self.decoding(len(ids))
+        decoding, seen = self.decoding(len(ids)), sampling.seen(ids, mask, self.vocab_size)
         stopped_with = np.full(len(ids), -1, dtype=np.int64)
         length = ids.shape[1]
         for step in range(max_new_tokens):
@@ -171,24 +204,16 @@ class Session:
                     f"the context of {self.context_length} tokens is full after {step} new ones; "
                     f"ask for {step} instead of {max_new_tokens}, or start from a shorter prompt"
                 )
-            chosen = sampling.choose(decoding.feed_for_last(ids, mask), rngs)
+            chosen = sampling.choose(decoding.feed_for_last(ids, mask), rngs, seen)
             chosen = np.where(stopped_with >= 0, stopped_with, chosen)
             yield chosen
+            if seen is not None:
+                seen[np.arange(len(chosen)), chosen] = True
             stopped_with = np.where(np.isin(chosen, list(stop_ids)), chosen, stopped_with)
             if (stopped_with >= 0).all():
                 return
             ids, mask = chosen[:, None], np.ones((len(chosen), 1), dtype=np.int64)
             length += 1
-
-    def _mask(self, attention_mask: ArrayLike | None, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        if attention_mask is None:
-            return np.ones_like(ids)
-        mask = np.asarray(attention_mask)
-        if mask.shape != ids.shape or not np.isin(mask, (0, 1)).all():
-            raise InputError(f"attention_mask must hold 0 and 1 in the shape {list(ids.shape)} of the ids")
-        if self.cache is None and not mask.all():
-            raise InputError("this graph takes no attention mask; pass rows of one length, or export with a cache")
-        return mask.astype(np.int64)
 
 
 def open_decoding(
@@ -208,33 +233,6 @@ def head_of(manifest: Manifest) -> Head:
     """What the graphs of an artifact say of their ids; manifests from before there was a choice say logits."""
     head = manifest.model.get("head")
     return Head(**head) if head else Head(width=int(manifest.model["vocab_size"]))
-
-
-def check_ids(ids: ArrayLike, vocab_size: int, context_length: int) -> NDArray[np.int64]:
-    """`ids` as an int64 (batch, sequence) array.
-
-    Raises:
-        InputError: they are not such an array, or outside the model's limits.
-    """
-    try:
-        array = np.asarray(ids)
-    except ValueError as error:
-        raise InputError(
-            f"ids must be an int64 array (batch, sequence): {error}; pad the rows to one length"
-        ) from error
-    if array.ndim != 2:
-        raise InputError(f"ids must have 2 axes (batch, sequence), not {array.ndim}; a single row is ids[None, :]")
-    if 0 in array.shape:
-        raise InputError(f"ids have shape {list(array.shape)}; pass at least one row and one token")
-    if array.dtype != np.int64:
-        raise InputError(f"ids must be int64, not {array.dtype}; convert them with .astype('int64')")
-    if array.shape[1] > context_length:
-        raise InputError(f"ids hold {array.shape[1]} tokens a row, the context is {context_length}; shorten the rows")
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= vocab_size:
-        wrong = low if low < 0 else high
-        raise InputError(f"id {wrong} is outside the vocabulary; ids run from 0 to {vocab_size - 1}")
-    return np.ascontiguousarray(array)
 
 
 def check_version(minimum: str, installed: str = ort.__version__) -> None:

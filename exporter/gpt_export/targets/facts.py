@@ -19,8 +19,6 @@ from gpt_export.artifact.manifest import Manifest
 from gpt_export.runtime.signature import CacheShape, LayerCache
 
 SKELETON = "dummy-124m"
-VARIANTS = ("fp32", "fp16", "int8", "int4")
-"""In the order in which a consumer that takes one is given one."""
 GENERATION = "generation_config.json"
 
 
@@ -87,8 +85,7 @@ class Facts:
     @property
     def variants(self) -> dict[str, Mapping[str, Any]]:
         """The variants by name, the one that consumers should take first at the head."""
-        found = self.manifest.variants
-        return {name: found[name] for name in (*VARIANTS, *sorted(found.keys() - set(VARIANTS))) if name in found}
+        return dict(self.manifest.variants)
 
     @property
     def default(self) -> Mapping[str, Any] | None:

@@ -1,7 +1,7 @@
 """README.md of an artifact: a model card whose figures are the manifest's, with the metadata that the hub reads.
 
-Source: https://huggingface.co/docs/hub/model-cards. The licence of the weights is not known here, and `unknown` is one
-of the hub's identifiers.
+Source: https://huggingface.co/docs/hub/model-cards. The licence of the weights is what whoever exports says it is, and
+`unknown`, one of the hub's identifiers, until then.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from gpt_export.targets.tokenizer_files import LICENCE, tokenizer_files
 from gpt_export.version import __version__
 
 NAME = "README.md"
+PROMPT, SHORT_PROMPT = "Every effort moves you", "Hi"
+LONG_ENOUGH = 32
+"""A longer context has room for the prompt and ten tokens more, whatever the tokenizer."""
 PROFILES: Mapping[str, str] = {"portable": "standard", "ort": "onnxruntime's"}
 """Whose operators a graph uses, in words."""
 
@@ -39,6 +42,10 @@ def files(facts: Facts) -> dict[str, bytes]:
         cache=default["cache"] if default else None,
         has_tokenizer=facts.has_gpt2_tokenizer or facts.carried_tokenizer is not None,
         dtype=transformers_js.DTYPES.get(next(iter(facts.variants), ""), "fp32"),
+        weights_license=facts.manifest.export.get("license"),
+        base_model=facts.manifest.export.get("base_model"),
+        continues=facts.manifest.model.get("head", {}).get("of", "tokens") == "tokens",
+        prompt=PROMPT if facts.context_length > LONG_ENOUGH else SHORT_PROMPT,
         licence=LICENCE if LICENCE in tokenizer_files(facts) else None,
     )
     return {NAME: text.encode("utf-8")}

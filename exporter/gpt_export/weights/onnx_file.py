@@ -16,6 +16,7 @@ from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.artifact.releases import MINIMUM_ONNXRUNTIME
 from gpt_export.artifact.validity import complaint
 from gpt_export.errors import ConfigError, GraphError
+from gpt_export.progress import OnPart, ignore_part
 from gpt_export.runtime.signature import CacheShape, Signature
 from gpt_export.weights.layout import Layout
 from gpt_export.weights.streaming import plan, to_initializers, write_external
@@ -46,6 +47,7 @@ def write_onnx(
     cache: CacheShape | None = None,
     single_file: bool = False,
     facts: Mapping[str, Any] | None = None,
+    on_part: OnPart = ignore_part,
 ) -> OnnxFile:
     """Writes `model` with its weights to `path`, and to `<path>_data` when they are large.
 
@@ -53,6 +55,7 @@ def write_onnx(
         cache: the shape of the graph's key-value cache, for the description.
         facts: more for the description.
         single_file: keep the weights in `path` whatever their size.
+        on_part: told of every weight that is written beside `path`.
 
     Raises:
         ConfigError: `single_file` was asked for and the weights are too large for it.
@@ -69,7 +72,7 @@ def write_onnx(
     external = any(weight.offset is not None for weight in planned)
     proto = ir.to_proto(to_initializers(model, planned, weights, data_path.name))
     path.write_bytes(proto.SerializeToString(deterministic=True))
-    hashes = {data_path: write_external(planned, weights, data_path)} if external else {}
+    hashes = {data_path: write_external(planned, weights, data_path, on_part)} if external else {}
     if reason := complaint(proto):
         raise GraphError(f"the graph is not valid ONNX: {reason}; please report this")
     layouts = {weight.name: weight.layout for weight in planned}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gpt_export.artifact.hashing import HashingWriter
 from gpt_export.errors import GraphError
+from gpt_export.progress import OnPart, ignore_part
 from gpt_export.weights.layout import Layout, layout_of
 from gpt_export.weights.mapped import let_go
 
@@ -95,7 +96,9 @@ def to_initializers(
     return model
 
 
-def write_external(planned: list[PlannedWeight], weights: Mapping[str, Tensor], path: Path) -> str:
+def write_external(
+    planned: list[PlannedWeight], weights: Mapping[str, Tensor], path: Path, on_part: OnPart = ignore_part
+) -> str:
     """Writes the external data to `path`; returns its SHA-256, taken while it was written.
 
     Raises:
@@ -104,7 +107,8 @@ def write_external(planned: list[PlannedWeight], weights: Mapping[str, Tensor], 
     """
     read: list[Tensor] = []
     with HashingWriter(path) as out:
-        for weight in planned:
+        for done, weight in enumerate(planned):
+            on_part(done, len(planned), "weight")
             if weight.offset is not None:
                 out.pad_to(weight.offset)
                 for chunk in chunks(weight, weights):

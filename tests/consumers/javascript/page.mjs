@@ -86,6 +86,8 @@ const scenarios = {
     await page.keyboard.type(request.prompt);
     await tabTo("count");
     await page.keyboard.type(String(request.count));
+    await tabTo("temperature");
+    await page.keyboard.type("0");
     await tabTo("go");
     await page.keyboard.press("Enter");
     const found = await shown();
@@ -120,6 +122,53 @@ const scenarios = {
     const one = await shown();
     await write({ ...request, temperature: "5" });
     return { one, many: await shown() };
+  },
+
+  /** Draws twice from one seed, and once more in front of a stop. */
+  async seed() {
+    await page.goto(request.url);
+    await ready();
+    const defaults = await page.evaluate(() => ["temperature", "top-k"].map(id => document.getElementById(id).value));
+    await page.fill("#seed", "7");
+    await page.fill("#top-p", "0.95");
+    const runs = [];
+    for (let i = 0; i < 2; i++) {
+      await write({ ...request, temperature: "3", topK: "50" });
+      runs.push(await shown());
+    }
+    await page.fill("#stop-text", request.stop);
+    await write(request);
+    return { defaults, runs, stopped: await shown() };
+  },
+
+  /** Writes, and goes on from what is there; then copies all of it. */
+  async goOn() {
+    await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+    await page.goto(request.url);
+    await ready();
+    const before = await page.isEnabled("#go-on");
+    await write(request);
+    await shown();
+    await page.click("#go-on");
+    const after = await shown();
+    await page.click("#copy");
+    await page.waitForFunction(() => document.querySelector("#copy").textContent === "Copied");
+    const copied = await page.evaluate(() => navigator.clipboard.readText());
+    return { before, ...after, prompt: await page.inputValue("#prompt"), copied };
+  },
+
+  /** Brings an error, and leaves a field empty: what is seen then. */
+  async invalid() {
+    await page.goto(request.url);
+    await ready();
+    const first = await page.inputValue("#prompt");
+    await write({ ...request, prompt: "" });
+    await page.waitForSelector("#error:visible");
+    await ready();
+    const old = await error();
+    await page.fill("#count", "");
+    await page.click("#go");
+    return { first, old, now: await error() };
   },
 
   /** Texts that the page cannot continue, one after another: the sentence that each brings. */

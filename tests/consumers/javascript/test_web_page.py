@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from gpt_export.artifact.manifest import VARIANTS
 from gpt_export.gate.limits import LIMITS
 from gpt_export.runtime.session import Session
-from gpt_export.targets.facts import VARIANTS
 from gpt_export_models.tokenizer import Gpt2Tokenizer
 
 from tests.browser.chromium import find_chromium
@@ -111,6 +111,32 @@ def test_variants_write_what_plain_onnxruntime_gives_or_its_equal(
     assert behind.max() <= (LIMITS[variant].tie_nats or 0.0)
     version = found["engine"].split()[1].rstrip(",")
     compatibility(consumer="onnxruntime-web", version=version, variant=variant, outcome="pass", what="a prompt")
+
+
+def test_drawing_is_the_default_and_a_seed_repeats_it(visit: Visit, gpt2: Exported, eager: list[int]) -> None:
+    words = Gpt2Tokenizer().decode(eager)
+    found = visit("seed", gpt2.folder, stop=words[5:9])
+    assert found["defaults"] == ["0.8", "20"]
+    first, second = (run["ids"] for run in found["runs"])
+    assert first == second != eager
+    told = found["stopped"]["text"].removeprefix(PROMPT).partition(" — ")
+    assert told[0] == words[: words.index(words[5:9])]
+    assert told[2] == "in front of the stop"
+
+
+def test_it_goes_on_from_what_is_there_and_copies_it(visit: Visit, gpt2: Exported) -> None:
+    found = visit("goOn", gpt2.folder)
+    assert found["before"] is False
+    assert found["prompt"].startswith(PROMPT)
+    assert found["copied"] == found["text"]
+    assert found["text"].startswith(found["prompt"])
+    assert len(found["ids"]) == STEPS
+
+
+def test_an_old_error_does_not_stand_beside_a_new_one(visit: Visit, gpt2: Exported) -> None:
+    found = visit("invalid", gpt2.folder)
+    assert "empty" in found["old"]
+    assert found["now"] is None
 
 
 def test_threads_are_there_because_the_page_is_isolated(visit: Visit, gpt2: Exported) -> None:

@@ -45,7 +45,7 @@ def publish(output: Path, text: str, *, replace: bool = False) -> None:
 
 def test_an_existing_artifact_needs_force(export_tiny: Export, tiny: Path) -> None:
     before = tree(tiny)
-    with pytest.raises(OutputError, match=f"{tiny} exists; replace it with --force, or choose another --output"):
+    with pytest.raises(OutputError, match=f"{tiny} exists; replace it with force=True, or choose another output"):
         export_tiny(samples.tiny_gpt(), tiny)
     assert tree(tiny) == before
     assert names(tiny.parent) == {"tiny"}
@@ -64,7 +64,7 @@ def test_force_replaces_the_whole_artifact(export_tiny: Export, tiny: Path) -> N
 def test_force_never_replaces_a_folder_that_is_no_artifact(export_tiny: Export, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputError, match="is not an artifact of gpt-export, so --force will not replace it"):
+    with pytest.raises(OutputError, match="is not an artifact of gpt-export, so force=True will not replace it"):
         export_tiny(samples.tiny_dummy(), tmp_path / "home", force=True)
     assert tree(tmp_path / "home") == {"thesis.tex": b"years of work"}
 
@@ -78,7 +78,7 @@ def test_force_never_replaces_a_folder_with_another_tools_manifest(
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "manifest.json").write_text(text)
     (tmp_path / "site" / "index.html").write_text("<p>mine</p>")
-    with pytest.raises(OutputError, match="is not an artifact of gpt-export, so --force will not replace it"):
+    with pytest.raises(OutputError, match="is not an artifact of gpt-export, so force=True will not replace it"):
         export_tiny(samples.tiny_dummy(), tmp_path / "site", force=True)
     assert tree(tmp_path) == {"site/manifest.json": text.encode(), "site/index.html": b"<p>mine</p>"}
 
@@ -86,7 +86,7 @@ def test_force_never_replaces_a_folder_with_another_tools_manifest(
 @pytest.mark.parametrize("force", [False, True])
 def test_a_file_is_never_replaced(export_tiny: Export, tmp_path: Path, force: bool) -> None:
     (tmp_path / "x").write_text("mine")
-    with pytest.raises(OutputError, match="is a file, an artifact is a folder; choose another --output"):
+    with pytest.raises(OutputError, match="is a file, an artifact is a folder; choose another output"):
         export_tiny(samples.tiny_dummy(), tmp_path / "x", force=force)
     assert (tmp_path / "x").read_text() == "mine"
 
@@ -124,7 +124,7 @@ def test_parents_made_for_a_failed_run_are_removed(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_told(export_tiny: Export, tmp_path: Path, parent: str) -> None:
     (tmp_path / "below-a-file").write_text("x")
     output = tmp_path / parent / "new" / "out"
-    with pytest.raises(OutputError, match="choose another --output") as caught:
+    with pytest.raises(OutputError, match="choose another output") as caught:
         export_tiny(samples.tiny_dummy(), output)
     assert "\n" not in str(caught.value)
     assert "cannot be" in str(caught.value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 import subprocess
@@ -16,7 +17,7 @@ from gpt_export.bench.bytes_read import bytes_per_token
 from gpt_export.bench.plan import BenchConfig
 from gpt_export.bench.plot import check_plot, page, svg, write_plot
 from gpt_export.bench.run import benchmark, roofline
-from gpt_export.bench.table import print_benchmark, rows
+from gpt_export.bench.table import best_columns, print_benchmark, rows
 from gpt_export.errors import ArtifactError, OutputError
 
 from tests.byte_gpt import CONFIG, CONTEXT
@@ -36,7 +37,7 @@ def numbers(values: Any) -> Iterator[float]:
 def test_every_figure_is_there_and_positive(found: dict[str, Any]) -> None:
     values = found["variants"]["fp32"]
     assert set(values) == {
-        "decode_tok_s", "growth", "load_s", "memory", "prefill_ms", "profile", "roofline"
+        "decode_tok_s", "growth", "load_s", "memory", "prefill_ms", "profile", "roofline", "size_bytes"
     }  # fmt: skip
     assert list(values["prefill_ms"]) == [str(CONTEXT)]
     assert list(values["decode_tok_s"]) == ["1", "3"]
@@ -137,7 +138,32 @@ def test_the_table_shows_every_variant_and_note(found: dict[str, Any], capsys: p
     out = capsys.readouterr().out
     assert f"fp32 ({found['variants']['fp32']['profile']})" in out
     assert all(row[0] in out for row in rows(found))
-    assert all(note in out.replace("\n", " ") for note in found["notes"])
+    told = " ".join(out.split())
+    assert all(" ".join(note.split()) in told for note in found["notes"])
+
+
+def test_the_best_of_each_row_is_marked(found: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    slow = copy.deepcopy(found["variants"]["fp32"])
+    slow["decode_tok_s"]["1"]["median"] /= 2
+    slow["prefill_ms"][str(CONTEXT)]["median"] *= 2
+    both = found | {"variants": {"fp32": found["variants"]["fp32"], "slow": slow}}
+    best = dict(zip((row[0] for row in rows(both)), best_columns(both), strict=True))
+    assert (best["decode, batch 1, tok/s"], best[f"prefill {CONTEXT}, ms"]) == (0, 0)
+    assert best["file, MB"] is best["of the roofline"] is None  # alike, and no matter of better
+    print_benchmark(both)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert next(line for line in lines if line.startswith("decode, batch 1")).count("*") == 1
+
+
+def test_a_busy_machine_is_said(byte_original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "others_load", lambda: 3.5)
+    monkeypatch.setattr(run, "_measured", lambda *_: MEASURED)
+    told = benchmark(byte_original, (), BenchConfig(repeats=1, batches=(1,)), bandwidth_bytes=2**20)
+    assert "the machine is busy: other programs had 3.5 of" in told["notes"][0]
+    monkeypatch.setattr(run, "others_load", lambda: 0.1)
+    quiet = benchmark(byte_original, (), BenchConfig(repeats=1, batches=(1,)), bandwidth_bytes=2**20)
+    assert not any("busy" in note for note in quiet["notes"])
 
 
 def test_the_plot_is_well_formed_and_has_a_bar_for_every_figure(found: dict[str, Any], tmp_path: Path) -> None:
@@ -169,7 +195,7 @@ def test_a_plot_that_cannot_be_drawn_is_refused(tmp_path: Path, name: str, said:
 def test_measuring_needs_no_torch() -> None:
     edges = imports(PACKAGES, lazy=True) | {"gpt_export": set(), "gpt_export_models": set()}
     everything = reached("gpt_export.bench.run", edges) | reached("gpt_export.bench.child", edges)
-    assert not belongs_any(everything, ("torch", "tiktoken"))
+    assert not belongs_any(everything, ("torch",))
 
 
 @pytest.mark.usefixtures("small_bandwidth")
@@ -202,6 +228,9 @@ def test_what_cannot_be_measured_is_one_sentence(
 ) -> None:
     done = cli("bench", byte_original, *options)
     done.refused(code, said)
+
+
+MEASURED = {"decode_tok_s": {"1": {"median": 9.0}}}
 
 
 @pytest.fixture

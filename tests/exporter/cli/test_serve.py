@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from gpt_export.artifact.reading import Artifact
 from gpt_export.serving.packages import NEEDED
+from gpt_export.serving.server import SiteServer
+from gpt_export.serving.site import make_site
 
 from tests.conftest import GPT_EXPORT, Run
 
@@ -82,6 +85,32 @@ def test_a_taken_port_is_a_sentence(tiny: Path, node_modules: Path, cli: Callabl
     run.refused(1, f"port {port}", "--port 0")
 
 
+def test_it_starts_again_at_once_while_a_tab_is_open(tiny: Path, node_modules: Path) -> None:
+    packages = {name: node_modules / name for name in NEEDED}
+    with SiteServer(make_site(Artifact.open(tiny), packages), 0) as first:
+        port = first.server_port
+        with socket.create_connection(("127.0.0.1", port)) as tab:
+            connection, _ = first.get_request()
+            connection.close()  # the server ends first, so the connection lingers on its side
+            tab.recv(1)
+    with SiteServer(make_site(Artifact.open(tiny), packages), port) as again:
+        assert again.server_port == port
+
+
+def test_the_usual_port_gives_way_to_a_free_one(
+    tiny: Path, node_modules: Path, cli: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt_export.serving.server.SiteServer.serve_forever", lambda _: None)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        monkeypatch.setattr("gpt_export.serving.open.USUAL_PORT", other.getsockname()[1])
+        run = cli("serve", tiny, "--no-browser", "--node-modules", node_modules)
+        assert run.code == 0, run.err
+        assert str(other.getsockname()[1]) not in run.out
+    assert "tiny in fp32, on this machine alone; Ctrl-C ends it." in run.err
+
+
 def test_missing_packages_are_a_sentence(tiny: Path, tmp_path: Path, cli: Callable[..., Run]) -> None:
     run = cli("serve", tiny, "--port", 0, "--no-browser", "--node-modules", tmp_path / "none")
     run.refused(1, "onnxruntime-web", "npm install")
@@ -89,7 +118,7 @@ def test_missing_packages_are_a_sentence(tiny: Path, tmp_path: Path, cli: Callab
 
 def test_an_unknown_variant_or_artifact_is_a_sentence(tiny: Path, tmp_path: Path, cli: Callable[..., Run]) -> None:
     cli("serve", tiny, "--variant", "int3", "--no-browser").refused(1, "no variant 'int3'", "fp32")
-    cli("serve", tmp_path / "none", "--no-browser").refused(1, "not an artifact")
+    cli("serve", tmp_path / "none", "--no-browser").refused(1, "none does not exist")
 
 
 def test_a_browser_is_opened_only_where_there_is_a_screen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -205,3 +206,10 @@ def lint_apart(path: Path, chunk_bytes: int) -> tuple[int, list[str]]:
     command = [sys.executable, "-c", PEAK, str(path), str(chunk_bytes)]
     grown, *found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return int(grown), found
+
+
+def test_folders_of_exports_that_are_being_written_are_left_alone(tiny_original: Path, tmp_path: Path) -> None:
+    place = tmp_path / "files"
+    shutil.copytree(tiny_original / "onnx", place / "mine")
+    shutil.copytree(tiny_original / "onnx", place / ".gpt2.staging-abc" / "onnx")
+    assert [file.path for file in lint_path(place).files] == [place / "mine" / "model.onnx"]

@@ -75,7 +75,7 @@ def test_a_passed_report_says_so_first() -> None:
     page = Parsed(report_html(reports.parity_report(), reports.manifest()))
     main = page.text.partition("Skip to the verdict")[2]
     assert re.search(r"tiny .*?Passed\. The exported model computes what the original computes\.", main)
-    assert "On 74 positions in 4 cases, the largest difference of any logit is 20% of what is allowed" in main
+    assert "On 74 positions in 4 cases of fp32 and TorchScript, the largest difference of any logit is 20%" in main
     assert "All 10 weights are equal bit for bit." in main
     assert "It goes wrong" not in main
 
@@ -267,6 +267,26 @@ def test_the_bytes_do_not_depend_on_the_process() -> None:
     assert made == {report_html(reports.parity_report(over=40, fault_at=2), reports.manifest()).encode()}
 
 
+def test_what_is_exact_is_collapsed_and_counted_like_the_command_line() -> None:
+    exact = reports.case_result("text", 4, over=0.0, max_abs=0.0, error_by_position=(0.0,) * 4, sqnr_db=None)
+    report = reports.parity_report(targets={"onnx": (reports.case_result("text", 4),), "torchscript": (exact, exact)})
+    page = Parsed(report_html(report, None, name="x"))
+    assert "fp32: 1 case, 4 positions, all passed" in page.text
+    assert "TorchScript: 2 cases, 8 positions, all exact" in page.text
+    assert "Every case, each of them exact" in page.text
+    assert "No position differs at all." in page.text
+    assert "in 3 cases of fp32 and TorchScript" in page.text
+
+
+def test_random_weights_are_said_to_be_some() -> None:
+    manifest = reports.manifest()
+    seeded = replace(manifest, source={"kind": "seeded", "name": "x", "seed": 1})
+    said = "The weights were drawn at random"
+    assert said in Parsed(report_html(reports.parity_report(), seeded)).text
+    trained = replace(manifest, source={"kind": "checkpoint", "family": "huggingface", "name": "x"})
+    assert said not in Parsed(report_html(reports.parity_report(), trained)).text
+
+
 def test_an_artifact_has_its_page(tiny: Path) -> None:
     artifact = Artifact.open(tiny)
     artifact.verify()
@@ -274,7 +294,9 @@ def test_an_artifact_has_its_page(tiny: Path) -> None:
     text = (tiny / REPORT_NAME).read_text(encoding="utf-8")
     page = Parsed(text)
     parity = json.loads((tiny / "parity.json").read_text(encoding="utf-8"))
-    cases = [case for found in parity["cases"].values() for case in found]
+    drawn = [found for found in parity["cases"].values() if any(case["max_abs"] for case in found)]
+    assert len(drawn) < len(parity["cases"])  # TorchScript is exact, and told in a sentence
+    cases = [case for found in drawn for case in found]
     points = sum(len(case["error_by_position"]) for case in cases) + len(parity["layers"]["deviations"])
     assert len(page.all("circle", class_="point")) == points
     for path, entry in artifact.manifest.files.items():

@@ -136,6 +136,12 @@ def test_top_k_1_and_a_tiny_top_p_are_greedy(session: Session) -> None:
         ({"seed": -1}, "seed -1 is out of range"),
         ({"attention_mask": [[1, 0]]}, "a row ends in padding, so there is no token to continue; pad on the left"),
         ({"attention_mask": [[1]]}, r"attention_mask must hold 0 and 1 in the shape \[1, 2\] of the ids"),
+        ({"attention_mask": [[1, 1], [1]]}, "attention_mask must hold 0 and 1"),
+        ({"stop_ids": 5}, "stop_ids 5 are no collection of ids; pass whole numbers"),
+        ({"stop_ids": "ab"}, "stop_ids 'ab' are no collection of ids"),
+        ({"stop_ids": [1.5]}, "stop_ids"),
+        ({"temperature": 0, "top_k": 3}, "temperature 0 takes the likeliest token, so there is nothing for top_k"),
+        ({"repetition_penalty": 0}, "repetition_penalty 0 is out of range"),
         ({"attention_mask": [[2, 1]]}, "attention_mask must hold 0 and 1"),
     ],
 )

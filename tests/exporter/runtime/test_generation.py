@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from gpt_export.errors import ContextError, InputError, TextError
-from gpt_export.runtime.generation import Generation, GenerationConfig, open_generation, parse_ids
+from gpt_export.runtime.generation import Generation, GenerationConfig, parse_ids
+from gpt_export.runtime.opening import open_generation
 from gpt_export_models.tokenizer import Gpt2Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -36,14 +37,15 @@ def session(tiny: Path) -> Session:
         (np.array([1, 2, 3]), ["2 axes (batch, sequence), not 1", "ids[None, :]"]),
         (np.zeros((1, 2, 3), np.int64), ["2 axes", "not 3"]),
         (np.int64(3), ["2 axes", "not 0"]),
-        (np.zeros((1, 2), np.int32), ["int64, not int32", "astype"]),
-        (np.zeros((1, 2), np.float32), ["int64, not float32"]),
+        (np.zeros((1, 2), np.float32), ["int64, not float32", "astype"]),
+        (np.array([[2**64 - 1]], np.uint64), [f"id {2**64 - 1} is outside the vocabulary"]),
         (np.zeros((1, 2), bool), ["int64, not bool"]),
         (np.zeros((0, 2), np.int64), ["shape [0, 2]", "at least one row and one token"]),
         (np.zeros((2, 0), np.int64), ["shape [2, 0]", "at least one row and one token"]),
         ([[]], ["shape [1, 0]"]),
         ([[1, 2], [3]], ["int64 array (batch, sequence)", "pad the rows to one length"]),
-        ([["a"]], ["int64, not <U1"]),
+        ([["a"]], ["ids are text", "session.encode(text)"]),
+        ("Hello, I am", ["ids are text", "session.text(text) continues it"]),
         ([[1.5]], ["int64, not float64"]),
     ],
 )
@@ -177,10 +179,56 @@ def test_threads_and_providers_reach_onnxruntime(tiny: Path, monkeypatch: pytest
         return real(path, options, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(ort, "InferenceSession", spy)
+    there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: there)
     Session.open(tiny)
     assert seen == {"threads": 0, "providers": ["CPUExecutionProvider"]}
     Session.open(tiny, threads=1, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
     assert seen == {"threads": 1, "providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+
+
+@pytest.mark.parametrize("providers", [["Nope"], ["Nope", "CPUExecutionProvider"], "CPUExecutionProvider", []])
+def test_providers_that_this_onnxruntime_does_not_have_are_refused(tiny_original: Path, providers: Any) -> None:
+    with pytest.raises(InputError, match=r"pass a list with one of .*CPUExecutionProvider"):
+        Session.open(tiny_original, providers=providers)
+
+
+def test_a_provider_that_is_not_in_this_build_may_stand_before_one_that_is(tiny_original: Path) -> None:
+    missing = next(name for name in ort.get_all_providers() if name not in ort.get_available_providers())
+    Session.open(tiny_original, providers=[missing, "CPUExecutionProvider"], verify=False).logits([[1]])
+    with pytest.raises(InputError, match=missing):
+        Session.open(tiny_original, providers=[missing])
+
+
+@pytest.mark.parametrize("threads", [-1, 0, 1.5])
+def test_threads_that_are_none_are_refused(tiny_original: Path, threads: Any) -> None:
+    with pytest.raises(InputError, match=f"threads {threads} is out of range; pass 1 or more"):
+        Session.open(tiny_original, threads=threads)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int16", "uint64"])
+def test_whole_numbers_of_any_width_are_ids(session: Session, dtype: str) -> None:
+    ids = samples.random_ids(2, 5)
+    assert (session.logits(ids.astype(dtype)) == session.logits(ids)).all()
+
+
+def test_the_first_variant_there_is_is_opened(byte_variants: Path) -> None:
+    artifact = Artifact.open(byte_variants)
+    assert list(artifact.manifest.variants) == ["fp32", "fp16", "int8", "int4"]
+    kept = {name: artifact.manifest.variants[name] for name in ("int4", "int8")}
+    few = Artifact(byte_variants, dataclasses.replace(artifact.manifest, variants=kept))
+    assert few.variant_name() == "int8"
+    assert Session.of(few).variant == "int8"
+    assert Session.open(byte_variants, verify=False).variant == "fp32"
+
+
+def test_a_session_and_an_artifact_are_one_line_each(byte_original: Path) -> None:
+    session = Session.open(byte_original)
+    for line in (repr(session), str(Artifact.open(byte_original)), repr(Artifact.open(byte_original))):
+        assert "\n" not in line
+        assert str(byte_original) in line
+        assert len(line) < 400
+    assert "in fp32: vocabulary 257, context 40, a cache of 2 layers" in repr(session)
 
 
 def test_an_onnxruntime_older_than_the_minimum_is_refused() -> None:

@@ -76,7 +76,8 @@ def test_what_may_be_drawn_is_what_transformers_leaves(top_k: int | None, top_p:
 
 def test_temperature_0_takes_the_first_of_the_likeliest() -> None:
     logits = np.stack([ROW, ROW[::-1], np.zeros_like(ROW)])
-    chosen = Sampling(top_k=3, top_p=0.1).choose(logits, generators(0, 3))
+    chosen = Sampling(temperature=0).choose(logits, generators(0, 3))
+    assert chosen.tolist() == Sampling().choose(logits, generators(1, 3)).tolist()
     assert chosen.tolist() == [1, 4, 0]
     assert chosen.dtype == np.int64
 
@@ -85,6 +86,48 @@ def test_temperature_0_takes_the_first_of_the_likeliest() -> None:
 def test_a_tiny_temperature_draws_the_likeliest(temperature: float) -> None:
     row = np.array([1, 30, -100, 29.9], dtype=np.float32)
     assert np.flatnonzero(drawn(Sampling(temperature=temperature), row)).tolist() == [1]
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 8}, {"top_p": 1.0}, {"min_p": 1e-9}])
+def test_whoever_says_what_to_draw_from_gets_draws(cut: dict[str, float]) -> None:
+    sampling = Sampling(**cut)
+    assert sampling.temperature == 1
+    assert len(np.flatnonzero(drawn(sampling, ROW))) == len(ROW)
+    with pytest.raises(InputError, match=f"nothing for {next(iter(cut))} to draw from"):
+        Sampling(temperature=0, **cut)
+
+
+@pytest.mark.parametrize("min_p", [0.01, 0.3, 0.7, 1.0])
+def test_min_p_and_the_penalty_are_those_of_transformers(min_p: float) -> None:
+    transformers = pytest.importorskip("transformers", reason="it is the oracle: pip install 'gpt-export[hf]'")
+    import torch
+
+    ids = torch.tensor([[1, 5, 5]])
+    scores = transformers.RepetitionPenaltyLogitsProcessor(1.3)(ids, torch.from_numpy(ROW.copy())[None])
+    greedy = int(scores.argmax())
+    scores = transformers.MinPLogitsWarper(min_p)(ids, scores / 0.8)
+    theirs = torch.softmax(scores.double(), -1)[0].numpy()
+    sampling = Sampling(temperature=0.8, min_p=min_p, repetition_penalty=1.3)
+    seen = np.zeros((1, len(ROW)), bool)
+    seen[0, [1, 5]] = True
+    counts = np.bincount(
+        sampling.choose(np.tile(ROW, (DRAWS, 1)), generators(0, DRAWS), np.tile(seen, (DRAWS, 1))), minlength=len(ROW)
+    )
+    assert set(np.flatnonzero(counts)) == set(np.flatnonzero(theirs > 0.001))
+    np.testing.assert_allclose(counts / DRAWS, theirs, atol=0.05)
+    assert Sampling(temperature=0, repetition_penalty=1.3).choose(ROW[None], generators(0, 1), seen) == [greedy]
+    assert greedy != ROW.argmax()  # the control: the penalty changes the choice
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_are_refused(wrong: float) -> None:
+    row = ROW.copy()
+    row[3] = wrong
+    for sampling in (Sampling(), Sampling(temperature=1.0)):
+        with pytest.raises(InputError, match="the logits hold NaN or Inf"):
+            sampling.choose(np.stack([ROW, row]), generators(0, 2))
+    row[3] = -math.inf  # what a mask leaves
+    assert Sampling().choose(row[None], generators(0, 1)) == [1]
 
 
 def test_of_equally_likely_tokens_top_k_keeps_the_lowest_ids() -> None:

@@ -24,6 +24,7 @@ def manifest(
     source: dict[str, Any] | None = None,
     files: tuple[str, ...] = (),
     configuration: dict[str, Any] = GPT2,
+    export: dict[str, Any] | None = None,
     **of_each: Any,
 ) -> Manifest:
     """A manifest with these variants, all of a shape; `external` are those with data beside them."""
@@ -33,7 +34,7 @@ def manifest(
     return Manifest(
         name=name,
         source=source or {"kind": "checkpoint", "family": "huggingface", "name": name},
-        export={},
+        export=export or {},
         model={
             "vocab_size": vocab,
             "context_length": configuration["context_length"],

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from gpt_export.artifact.manifest import VARIANTS
 from gpt_export.errors import ArtifactError
 from gpt_export.targets import genai
-from gpt_export.targets.facts import VARIANTS
 from gpt_export.targets.plan import FromArtifact
 
 from tests.exporter.targets.manifests import facts

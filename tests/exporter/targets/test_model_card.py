@@ -11,6 +11,7 @@ import pytest
 from gpt_export.artifact.reading import Artifact
 from gpt_export.targets import model_card
 from gpt_export.targets.facts import Facts
+from markdown_it import MarkdownIt
 
 from tests.exporter.targets.manifests import facts, manifest
 
@@ -33,6 +34,35 @@ def test_the_hub_reads_the_metadata() -> None:
     assert found["license"] == "unknown"
     assert found["pipeline_tag"] == "text-generation"
     assert {"onnx", "gpt2", "text-generation"} <= set(found["tags"])
+
+
+@pytest.mark.parametrize("kind", ["artifact_124m", "byte_original", "byte_variants", "ids_alone", "tiny_original"])
+def test_every_card_has_tables_that_are_some(kind: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(kind)
+    text = (folder / "README.md").read_text("utf-8")
+    html = MarkdownIt("gfm-like", {"linkify": False}).render(text.split("---\n", 2)[2])
+    assert html.count("<table>") == 2
+    assert "|---" not in html
+    rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
+    widths = [len(re.findall(r"<t[hd]", row)) for row in rows]
+    assert set(widths) == {6, 7}
+    assert all(re.findall(r"<t[hd][^>]*>[^<]", row) for row in rows)
+
+
+def test_a_table_whose_delimiter_is_too_short_is_none() -> None:
+    # The control: what the card once had, a header of three cells and a delimiter of two.
+    assert "<table>" not in MarkdownIt("gfm-like", {"linkify": False}).render(
+        "| a | b | c |\n|---|---|\n| 1 | 2 | 3 |\n"
+    )
+
+
+def test_the_licence_and_the_base_model_are_what_was_said() -> None:
+    told = facts(export={"license": "apache-2.0", "base_model": "openai-community/gpt2"})
+    found = metadata(card(told))
+    assert (found["license"], found["base_model"]) == ("apache-2.0", "openai-community/gpt2")
+    assert "under `apache-2.0`" in card(told)
+    assert "base_model" not in metadata(card(facts()))
+    assert card(facts()).count("--license") == 2  # never unknown without saying how to set it
 
 
 @pytest.mark.parametrize("name", ["a: b\n---\nlicense: mit", "x`|y", "名前", '"', "---", "{{ 7 * 7 }}"])
@@ -90,4 +120,5 @@ def test_a_model_of_ids_alone_is_loaded_with_ids() -> None:
 def test_the_skeleton_is_not_called_a_text_generator(artifact_124m: Path) -> None:
     text = (artifact_124m / "README.md").read_text("utf-8")
     assert "pipeline_tag" not in metadata(text)
-    assert "## Loading" not in text
+    assert "## Loading" in text
+    assert "ORTModelForCausalLM" not in text

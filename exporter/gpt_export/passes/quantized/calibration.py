@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gpt_export.passes.quantized.products import Product, find_heads, find_products, token_lookups
 from gpt_export.passes.quantized.segments import Array, SegmentedRun, feed_of
+from gpt_export.progress import OnPart, ignore_part
 from gpt_export.weights.layout import Layout, layout_of
 from gpt_export.weights.numbers import laid_out
 from gpt_export.weights.quantize.gptq import rounded_for_inputs
@@ -28,7 +29,11 @@ _LOOKUP_WEIGHT = 0.05
 
 
 def calibrate(
-    model: ir.Model, weights: Mapping[str, Tensor], windows: NDArray[np.int64], plan: PrecisionPlan
+    model: ir.Model,
+    weights: Mapping[str, Tensor],
+    windows: NDArray[np.int64],
+    plan: PrecisionPlan,
+    on_part: OnPart = ignore_part,
 ) -> dict[tuple[str, ...], Codes]:
     """Codes and scales of every matrix in a product of `model`, by the names of its sources, rounded for a text.
 
@@ -39,9 +44,10 @@ def calibrate(
         model: the float graph, its weights still inputs.
         weights: of the source.
         windows: token ids of the text, int64 (windows, length).
+        on_part: told of every matrix.
     """
     with torch.no_grad(), one_thread_a_part() as each:
-        return dict(_Calibration(model, weights, windows, plan, each).rounded())
+        return dict(_Calibration(model, weights, windows, plan, each).rounded(on_part))
 
 
 class _Calibration:
@@ -62,7 +68,7 @@ class _Calibration:
         batches = [windows[i : i + _WINDOWS_AT_ONCE] for i in range(0, len(windows), _WINDOWS_AT_ONCE)]
         self._run = SegmentedRun(graph, [feed_of(graph, ids) for ids in batches], self._weight, each)
 
-    def rounded(self) -> Iterator[tuple[tuple[str, ...], Codes]]:
+    def rounded(self, on_part: OnPart) -> Iterator[tuple[tuple[str, ...], Codes]]:
         """The codes of each matrix, product by product in the order of the graph."""
         groups: dict[ir.Value, list[Product]] = {}
         for product in self._products:
@@ -74,6 +80,7 @@ class _Calibration:
             moment = _second_moment(self._run.values(x), fresh[0].width, each=self._each)
             for product in {each.weight: each for each in fresh}.values():
                 yield self._round(product, moment)
+            on_part(done + 1, len(groups), "group of matrices")
             logger.info("rounded products %d of %d", done + 1, len(groups))
 
     def _round(self, product: Product, moment: Tensor) -> tuple[tuple[str, ...], Codes]:

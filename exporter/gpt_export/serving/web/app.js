@@ -7,13 +7,16 @@ const el = Object.fromEntries(
   [...document.querySelectorAll("[id]")].map(found => [found.id.replace(/-(\w)/g, (_, c) => c.toUpperCase()), found]),
 );
 const view = new View(el);
+const ORDER = ["fp32", "fp16", "int8", "int4"]; // the manifest has its keys by the alphabet
+const IDS = [6109, 3626, 6100, 345]; // "Every effort moves you", where the vocabulary is GPT-2's
 const WHY = {
+  stop: " — in front of the stop",
   end: " — the end of the text",
   stopped: " — stopped",
   context: " — the context is full",
   length: "",
 };
-const SAID = { end: "The text has ended.", stopped: "Stopped.", context: "The context is full.", length: "Done." };
+const SAID = { stop: "In front of the stop.", end: "The text has ended.", stopped: "Stopped.", context: "The context is full.", length: "Done." };
 
 let folder = { base: new URL("artifact/", location.href).href };
 let manifest = null;
@@ -24,6 +27,8 @@ function become(next) {
   state = next;
   const focused = document.activeElement;
   el.go.disabled = state !== "ready";
+  el.goOn.disabled = state !== "ready" || !view.text();
+  el.copy.disabled = !view.text();
   el.stop.disabled = state !== "running";
   if (focused === el.go && state === "running") el.stop.focus(); // a button that is disabled loses the keyboard
   if (focused === el.stop && state === "ready") el.go.focus();
@@ -52,10 +57,11 @@ async function openFolder(wanted) {
     become("failed");
     return;
   }
-  const names = Object.keys(manifest.variants);
+  const place = name => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
+  const names = Object.keys(manifest.variants).sort((a, b) => place(a) - place(b));
   el.name.textContent = document.title = manifest.name;
   el.variant.replaceChildren(...names.map(name => new Option(`${name} (${megabytes(variantBytes(name))})`, name)));
-  el.variant.value = names.includes(wanted) ? wanted : names.includes("fp32") ? "fp32" : names[0];
+  el.variant.value = names.includes(wanted) ? wanted : names[0];
   el.count.max = manifest.model.context_length;
   el.count.value = Math.min(el.count.value, el.count.max);
   showFacts();
@@ -89,7 +95,10 @@ const on = {
   },
   ready({ engine, seconds, threads, unit }) {
     el.promptLabel.textContent = unit === "ids" ? "Prompt, as token ids: this artifact has no tokenizer" : "Prompt";
-    if (unit === "ids" && !/^[\d\s,]*$/.test(el.prompt.value)) el.prompt.value = "6109 3626 6100 345";
+    if (unit === "ids" && !/^[\d\s,]*$/.test(el.prompt.value)) {
+      const known = IDS.every(id => id < manifest.model.vocab_size);
+      el.prompt.value = known ? IDS.join(" ") : "0";
+    }
     const several = threads === 1 ? "1 thread" : `${threads} threads`;
     el.engine.textContent = `${engine}, WebAssembly, ${several}. Loaded in ${seconds.toFixed(1)} s. The model runs in this browser; what you type is not sent anywhere.`;
     say("Ready.");
@@ -113,16 +122,40 @@ const on = {
   },
 };
 
+const numberOrNull = field => (field.value === "" ? null : Number(field.value));
+
 function generate() {
-  if (state !== "ready" || !el.form.reportValidity()) return;
-  el.error.hidden = true;
+  if (state !== "ready") return;
+  el.error.hidden = true; // whatever comes next is about this text, a field that is not filled in too
+  if (!el.form.reportValidity()) return;
   become("running");
   const settings = {
     count: Number(el.count.value),
     temperature: Number(el.temperature.value),
-    topK: el.topK.value === "" ? null : Number(el.topK.value),
+    topK: numberOrNull(el.topK),
+    topP: numberOrNull(el.topP),
+    seed: numberOrNull(el.seed),
+    stop: el.stopText.value,
   };
   worker.postMessage({ do: "generate", prompt: el.prompt.value, settings });
+}
+
+/** Takes the text that is there for the prompt, and continues it. */
+function goOn() {
+  if (state !== "ready" || !view.text()) return;
+  el.prompt.value = view.text();
+  generate();
+}
+
+async function copy() {
+  try {
+    await navigator.clipboard.writeText(view.text());
+    say("Copied.");
+    el.copy.textContent = "Copied";
+  } catch {
+    el.copy.textContent = "Not allowed";
+  }
+  setTimeout(() => (el.copy.textContent = "Copy"), 1500);
 }
 
 function stop() {
@@ -171,7 +204,10 @@ el.form.addEventListener("submit", event => {
   event.preventDefault();
   generate();
 });
+el.form.addEventListener("invalid", () => (el.error.hidden = true), true); // the browser's own word comes beside it
 el.stop.addEventListener("click", stop);
+el.goOn.addEventListener("click", goOn);
+el.copy.addEventListener("click", copy);
 el.variant.addEventListener("change", () => {
   el.error.hidden = true;
   showFacts();

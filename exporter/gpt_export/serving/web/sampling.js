@@ -31,15 +31,39 @@ export function softmax(logits) {
 
 /**
  * The id that is taken. Temperature 0 takes the likeliest; above it, logits are divided by the temperature, cut to
- * the `topK` likeliest (null: all), and drawn from with `random`, a function that gives [0, 1).
+ * the `topK` likeliest (null: all), then to the fewest that hold `topP` of the probability (null: all), and drawn from
+ * with `random`, a function that gives [0, 1).
  */
-export function choose(logits, { temperature, topK }, random = Math.random) {
+export function choose(logits, { temperature, topK, topP = null }, random = Math.random) {
   if (temperature === 0) return argmax(logits);
   const all = topK === null || topK >= logits.length;
-  const ids = all ? Uint32Array.from(logits.keys()) : likeliest(logits, topK);
+  const ids = all && topP === null ? Uint32Array.from(logits.keys()) : likeliest(logits, all ? logits.length : topK);
   const largest = logits[argmax(logits)];
   const weights = Float64Array.from(ids, id => Math.exp((logits[id] - largest) / temperature));
-  let rest = random() * weights.reduce((sum, weight) => sum + weight, 0);
-  for (let i = 0; i < ids.length; i++) if ((rest -= weights[i]) < 0) return ids[i];
-  return ids[ids.length - 1]; // rounding left a rest
+  const kept = topP === null ? weights : weights.subarray(0, nucleus(weights, topP));
+  let rest = random() * total(kept);
+  for (let i = 0; i < kept.length; i++) if ((rest -= kept[i]) < 0) return ids[i];
+  return ids[kept.length - 1]; // rounding left a rest
+}
+
+/** How many of the weights, the largest first, hold the share. */
+function nucleus(weights, share) {
+  const wanted = share * total(weights);
+  let held = 0;
+  for (let i = 0; i < weights.length; i++) if ((held += weights[i]) >= wanted) return i + 1;
+  return weights.length;
+}
+
+const total = weights => weights.reduce((sum, weight) => sum + weight, 0);
+
+/** A function that gives [0, 1), the same ones for the same seed (mulberry32); for null the browser's own. */
+export function randomFrom(seed) {
+  if (seed === null) return Math.random;
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  };
 }

@@ -64,6 +64,40 @@ class Ids {
   }
 }
 
+/** Tells text up to a stop, and holds back what may be the beginning of one. */
+export class Stop {
+  #stop;
+  #held = "";
+  ended = false;
+
+  /** @param stop the text that ends it; empty for none */
+  constructor(stop) {
+    this.#stop = stop;
+  }
+
+  /** The part of what was held and `piece` that is certain to come before the stop. */
+  feed(piece) {
+    if (!this.#stop) return piece;
+    const text = this.#held + piece, at = text.indexOf(this.#stop);
+    this.ended = at >= 0;
+    let kept = this.ended ? at : text.length;
+    if (!this.ended) {
+      let overlap = Math.min(this.#stop.length - 1, text.length);
+      while (overlap && !text.endsWith(this.#stop.slice(0, overlap))) overlap--;
+      kept -= overlap;
+    }
+    this.#held = this.ended ? "" : text.slice(kept);
+    return text.slice(0, kept);
+  }
+
+  /** What was held and has become no stop. */
+  end() {
+    const held = this.#held;
+    this.#held = "";
+    return held;
+  }
+}
+
 /** Text out of ids that come one at a time; a character whose bytes are spread over several ids comes whole. */
 class Stream {
   #decode;

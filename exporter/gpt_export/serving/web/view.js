@@ -55,6 +55,12 @@ export class View {
     this.#say(piece, true);
   }
 
+  /** The prompt and all that has come after it. */
+  text() {
+    return [...this.el.output.childNodes].filter(node => !node.classList?.contains("why") && !node.classList?.contains("empty"))
+      .map(node => node.textContent).join("");
+  }
+
   /** Shows the top 5 of a step; once the user has chosen one, new tokens no longer move it. */
   show(index, chosen = false) {
     if (chosen) this.#following = index === this.#steps.length - 1;

@@ -5,8 +5,8 @@
 
 import { ArtifactError, PickedFolder, readManifest, UrlFolder } from "./folder.js";
 import { engine, openModel, threadCount } from "./model.js";
-import { choose, likeliest, softmax } from "./sampling.js";
-import { openText } from "./text.js";
+import { choose, likeliest, randomFrom, softmax } from "./sampling.js";
+import { openText, Stop } from "./text.js";
 
 const SHOWN = 5;
 let model, text;
@@ -39,6 +39,7 @@ async function generate({ prompt, settings }) {
   const ids = promptIds(prompt);
   postMessage({ is: "accepted", prompt });
   const sequence = model.sequence(), stream = text.stream();
+  const stop = new Stop(settings.stop), random = randomFrom(settings.seed);
   const begun = performance.now();
   let first = null, reason = "length", next = ids, count = 0;
   while (count < settings.count) {
@@ -52,18 +53,20 @@ async function generate({ prompt, settings }) {
       reason = "stopped";
       break;
     }
-    const id = choose(logits, settings);
+    const id = choose(logits, settings, random);
     first ??= performance.now();
     count++;
     const ended = text.ends.has(id);
-    postMessage({ is: "step", ...describe(id, logits), piece: ended ? "" : stream.feed(id), ended, speed: speed(begun, first, count) });
-    if (ended) {
-      reason = "end";
+    const piece = ended ? "" : stop.feed(stream.feed(id));
+    postMessage({ is: "step", ...describe(id, logits), piece, ended, speed: speed(begun, first, count) });
+    if (ended || stop.ended) {
+      reason = ended ? "end" : "stop";
       break;
     }
     next = [id];
   }
-  postMessage({ is: "done", reason, piece: stream.end(), contextLength: model.contextLength });
+  const waiting = reason === "stop" ? "" : stop.feed(stream.end()) + stop.end();
+  postMessage({ is: "done", reason, piece: waiting, contextLength: model.contextLength });
 }
 
 function promptIds(prompt) {

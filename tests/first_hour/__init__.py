@@ -1,0 +1,1 @@
+"""What a newcomer copies: the commands that the docs, the README and every export print."""
