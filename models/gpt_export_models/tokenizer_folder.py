@@ -79,16 +79,19 @@ def find_tokenizer(folder: Path, vocab_size: int) -> FolderTokenizer:
         found = assumed_tokenizer(vocab_size)
         return FolderTokenizer(tokenizer=found.tokenizer, carried=carried, notes=found.notes)
     plain = open_carried(carried, vocab_size)  # which says what is damaged
-    made = _by_transformers(folder) if _may_ask(folder, seen) else None
-    if isinstance(made, Backend):
-        return _of_backend(made, plain, carried, vocab_size, folder, seen)
+    asked = _by_transformers(folder) if _may_ask(folder, seen) else _Asked()
+    if asked.backend is not None:
+        carried += tuple(folder / name for name in asked.saved if folder / name not in carried)
+        return _of_backend(asked.backend, plain, carried, vocab_size, folder, seen)
     if plain is not None:
         notes = beyond_note(plain.backend, vocab_size)
+        if asked.why:
+            notes += (f"transformers does not read the tokenizer ({asked.why}); its files were taken as they are",)
         return FolderTokenizer(tokenizer=plain, carried=carried, made=_whole(plain, carried), notes=notes)
     ignored = tuple(f"{name} was ignored: {NOT_OPENED[name]}" for name in seen if name in NOT_OPENED)
     if len(ignored) == len(seen) and named is None:
         return FolderTokenizer(tokenizer=None, carried=carried, notes=(*ignored, ids_alone(vocab_size)))
-    return FolderTokenizer(tokenizer=None, carried=carried, notes=(_not_read(seen, named, vocab_size, made),))
+    return FolderTokenizer(tokenizer=None, carried=carried, notes=(_not_read(seen, named, vocab_size, asked.why),))
 
 
 def _of_backend(
@@ -136,11 +139,11 @@ def _same(plain: CarriedTokenizer, other: CarriedTokenizer) -> bool:
     )
 
 
-def _not_read(seen: tuple[str, ...], named: str | None, vocab_size: int, why: object) -> str:
+def _not_read(seen: tuple[str, ...], named: str | None, vocab_size: int, why: str) -> str:
     """The note on a tokenizer that is there and not read."""
     files = some(seen)
     what = f"{files or 'tokenizer_config.json'}" + (f" of a {named}" if named else "")
-    reason = f": {why}" if isinstance(why, str) else ""
+    reason = f": {why}" if why else ""
     return (
         f"the tokenizer of this vocabulary of {vocab_size} is in {what}, from which no {WHOLE} could be "
         f"made{reason}; the "
@@ -156,7 +159,18 @@ def _may_ask(folder: Path, seen: tuple[str, ...]) -> bool:
     return whole or (stated_class(folder) is not None and bool(set(seen) - NOT_OPENED.keys()))
 
 
-def _by_transformers(folder: Path) -> Backend | str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What transformers said of a folder."""
+
+    backend: Backend | None = None
+    why: str = ""
+    """Why there is none."""
+    saved: tuple[str, ...] = ()
+    """Files of the folder that it would write if it saved the tokenizer, whatever they are called by then."""
+
+
+def _by_transformers(folder: Path) -> _Asked:
     """What transformers makes of the folder, or why it makes nothing."""
     from transformers import AutoTokenizer
     from transformers.utils import logging
@@ -168,18 +182,27 @@ def _by_transformers(folder: Path) -> Backend | str:
             found: Any = AutoTokenizer.from_pretrained(named, local_files_only=True, trust_remote_code=False)
         made = getattr(found, "backend_tokenizer", None)
         if made is None:
-            return f"transformers reads it by a {type(found).__name__}, which has none"
+            return _Asked(why=f"transformers reads it by a {type(found).__name__}, which has none")
         backend = Backend.from_str(made.to_str())
     except Exception as error:  # transformers raises what it likes
         if any(folder.glob("*.model")) and importlib.util.find_spec("sentencepiece") is None:
-            return _LACKING
-        return some([str(error).strip().partition("\n")[0] or type(error).__name__])
+            return _Asked(why=_LACKING)
+        return _Asked(why=some([str(error).strip().partition("\n")[0] or type(error).__name__]))
     finally:
         logging.set_verbosity(level)
     if len(backend.get_vocab(with_added_tokens=False)) <= len(backend.get_added_tokens_decoder()):
-        return f"a {type(found).__name__} finds no tokens in it"
+        return _Asked(why=f"a {type(found).__name__} finds no tokens in it")
     models = [] if (folder / WHOLE).exists() else sorted(folder.glob("*.model"))
-    return (_unlike_sentencepiece(backend, models[0]) or backend) if models else backend
+    if models and (why := _unlike_sentencepiece(backend, models[0])):
+        return _Asked(why=why)
+    return _Asked(backend=backend, saved=_saved_files(found, folder))
+
+
+def _saved_files(tokenizer: Any, folder: Path) -> tuple[str, ...]:
+    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
+        tokenizer.save_pretrained(scratch)
+        names = sorted(file.name for file in Path(scratch).iterdir())
+    return tuple(name for name in names if (folder / name).is_file())
 
 
 def _unlike_sentencepiece(backend: Backend, model: Path) -> str:
@@ -191,7 +214,10 @@ def _unlike_sentencepiece(backend: Backend, model: Path) -> str:
         import sentencepiece
     except ModuleNotFoundError:
         return _LACKING
-    original = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    try:
+        original = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    except (OSError, RuntimeError) as error:
+        return f"sentencepiece does not read it ({some([error])})"
     spelled = [token.content for token in backend.get_added_tokens_decoder().values()]
     known = [original.id_to_piece(i) for i in range(original.get_piece_size()) if not _is_control(original, i)]
     words = [piece for piece in known if piece.strip("\u2581")][:4000]

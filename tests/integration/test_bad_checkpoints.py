@@ -165,7 +165,7 @@ BAD: dict[str, tuple[Callable[[Folder], None], tuple[str, ...]]] = {
     ),
     "tokenizer of another model": (
         beside("tokenizer.json", byte_tokenizer().to_str()),
-        ("tokenizer.json has ids up to 256, the model's vocabulary ends at 56",),
+        ("tokenizer.json has ids up to 255, the model's vocabulary ends at 56",),
     ),
 }
 
@@ -233,7 +233,7 @@ def test_weights_of_no_known_model_name_the_families(suffix: str, cli: Callable[
     torch.save({"encoder.weight": torch.ones(2, 2)}, tmp_path / f"other{suffix}")
     cli("onnx", tmp_path / f"other{suffix}", "--output", tmp_path / "out").refused(
         1,
-        "holds no GPT of a known family but encoder.weight; the known families are from-scratch, huggingface, nanogpt",
+        "holds no GPT of a known family (from-scratch, huggingface, mingpt, nanogpt) but encoder.weight; export it",
     )
 
 

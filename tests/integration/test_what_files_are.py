@@ -250,3 +250,19 @@ def test_a_hub_name_is_answered_without_torch(tmp_path: Path) -> None:
 
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("pad", [None, 0])
+def test_the_way_of_a_classification_head_exists(
+    pad: int | None, user_module: Callable[[str], str], cli: Callable[..., Run], tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=19, n_positions=8, n_embd=8, n_layer=1, n_head=2, num_labels=3, pad_token_id=pad
+    )
+    transformers.GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "in")
+    text = cli("onnx", tmp_path / "in").refused(1, "is a GPT2ForSequenceClassification")
+    call = text.partition("returns ")[2].partition(", and then")[0]
+    name = user_module(f"import transformers\ndef make():\n    return {call}\n")
+    run = cli("onnx", f"{name}:make", "--output", tmp_path / "out", "--cases", "grid")
+    assert run.code == 0, run.err

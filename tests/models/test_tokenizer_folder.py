@@ -286,3 +286,21 @@ def test_damaged_files_are_one_sentence(damage: Callable[[str], str], name: str,
     with pytest.raises(CheckpointError) as caught:
         find_tokenizer(tmp_path, 40)
     assert "\n" not in str(caught.value)
+
+
+def test_what_the_tokenizers_own_save_writes_is_carried_whatever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=wordpiece(), unk_token="[UNK]")
+    made.save_pretrained(tmp_path)
+    written(tmp_path, {"config.json": {"model_type": "gpt2"}, "of_tomorrow.json": {"a": 1}, "not_its.json": {"b": 1}})
+    own = transformers.PreTrainedTokenizerFast.save_pretrained
+
+    def save(self: Any, folder: str, **how: Any) -> Any:
+        written(Path(folder), {"of_tomorrow.json": {}})
+        return own(self, folder, **how)
+
+    monkeypatch.setattr(transformers.PreTrainedTokenizerFast, "save_pretrained", save)
+    names = [file.name for file in find_tokenizer(tmp_path, 40).carried]
+    assert "of_tomorrow.json" in names
+    assert "not_its.json" not in names

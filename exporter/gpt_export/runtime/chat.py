@@ -57,9 +57,9 @@ class Chat:
                 command, input=json.dumps(asked), capture_output=True, text=True, timeout=SECONDS, encoding="utf-8"
             )
         except subprocess.TimeoutExpired as error:
-            raise TextError(self._refusal(f"does not end within {SECONDS:g} seconds")) from error
+            raise TextError(self._refusal(f"takes more time than it may, {SECONDS:g} seconds")) from error
         if run.returncode or not run.stdout:
-            raise TextError(self._refusal("takes more time or memory than it may"))
+            raise TextError(self._refusal("takes more time or more memory than it may"))
         answer = json.loads(run.stdout)
         if "error" in answer:
             raise TextError(self._refusal(f"fails: {some([answer['error']])}"))

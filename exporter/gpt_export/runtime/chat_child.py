@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
-MEMORY_BYTES = 2 * 2**30
-CPU_SECONDS = 5
+MEMORY_BYTES = 2**30
+CPU_SECONDS = 3
 LONGEST = 4 * 2**20
 """Characters of a prompt; a context is shorter."""
 

@@ -47,6 +47,10 @@ def choose_adapter(path: Path, adapter: str | Path | None = None, base: Path | N
             raise SourceError(f"--base is for an adapter, and {path} holds none (no {CONFIG}); leave it out")
         ground, more = meant_folder(cached_snapshot(str(base)) or base)
         _demand_weights(ground)
+        if has_adapter(ground):
+            raise SourceError(
+                f"{ground} has an adapter of its own beside its weights; merge that first, and pass the result"
+            )
         return Chosen(base=ground, adapter=folder, notes=(*notes, *more, _merged(folder)))
     if adapter is not None and str(adapter) != NONE:
         beside, more = meant_folder(Path(adapter))

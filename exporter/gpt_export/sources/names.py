@@ -23,7 +23,13 @@ from gpt_export.sources.hub import cached_snapshot
 from gpt_export.sources.merged import merge_into
 from gpt_export.sources.source import Source, source_of_module
 from gpt_export.sources.state import loaded
-from gpt_export.sources.transformers_folder import CONFIG, has_transformers, is_transformers, transformers_source
+from gpt_export.sources.transformers_folder import (
+    CONFIG,
+    has_transformers,
+    is_transformers,
+    transformers_source,
+    with_tokenizer,
+)
 
 DUMMY = "dummy-124m"
 OURS = "gpt2"
@@ -195,7 +201,7 @@ def _imported(
         notes += chosen.notes
         if chosen.adapter is not None:
             merge_into(module, chosen.adapter)
-    return source_of_module(
+    source = source_of_module(
         module,
         name=spec.replace(":", ".").rpartition(".")[2].replace("_", "-").lower(),
         record={"kind": "import", "factory": spec, "seed": seed}
@@ -203,3 +209,6 @@ def _imported(
         judged_against=f"your module {spec}" + ("" if weights is None else f" with the weights of {weights.name}"),
         notes=notes,
     )
+    if weights is None:
+        return source
+    return with_tokenizer(source, chosen.base if chosen.base.is_dir() else chosen.base.parent)

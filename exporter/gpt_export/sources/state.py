@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from gpt_export_models.blank import InitialisersSkipped, blank
+from gpt_export_models.checkpoints.containers import is_averaged
 from gpt_export_models.checkpoints.stored import read_stored
 from gpt_export_models.problems import some
 from torch import Tensor, nn
@@ -32,10 +33,10 @@ def loaded(make: Callable[[], nn.Module], path: Path, seed: int) -> tuple[nn.Mod
     stored = read_stored(path)
     module = _made(make, seed)
     wanted = module.state_dict(keep_vars=True)
-    state = best_fit(stored.values, wanted)
+    state, chosen = best_fit(stored.values, wanted)
     if state is None:
         raise CheckpointError(f"{path} holds no tensors by name but {some(stored.values, limit=5) or 'nothing'}")
-    notes = [*stored.notes]
+    notes = [*stored.notes, *chosen]
     shown = dict(module.named_buffers(remove_duplicate=False)).keys() - wanted.keys()
     if dropped := sorted(state.keys() & shown):
         notes.append(f"{some(dropped)} of the file were left out: the module computes them")
@@ -48,20 +49,32 @@ def loaded(make: Callable[[], nn.Module], path: Path, seed: int) -> tuple[nn.Mod
     return module.eval().requires_grad_(False), tuple(notes)
 
 
-def best_fit(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """Of all dicts of tensors in a file, and all prefixes of their names, the one that has most of the wanted names."""
-    found = [state for inner in _dicts(values) for state in _without_prefixes(inner)]
-    return max(found, key=lambda state: (len(state.keys() & wanted.keys()), -len(state)), default=None)
+def best_fit(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Tensor] | None, tuple[str, ...]]:
+    """Of all dicts of tensors in a file, and all prefixes of their names, the one that has most of the wanted names.
+
+    Of several that have as many, the one that is not called a running average; a note says which was taken.
+    """
+    found = [(at, state) for at, inner in _dicts(values) for state in _without_prefixes(inner)]
+    known = [(len(state.keys() & wanted.keys()), at, state) for at, state in found]
+    if not known:
+        return None, ()
+    most = max(count for count, _, _ in known)
+    equal = [(at, state) for count, at, state in known if count == most]
+    at, state = min(equal, key=lambda each: (is_averaged(each[0]), len(each[1])))
+    others = sorted({other for other, _ in equal if other != at}) if most else []
+    note = f"the file has the model more than once; {at or 'the top level'} was taken, not {some(others)}"
+    return state, (note,) if others else ()
 
 
-def _dicts(values: Mapping[str, Any], depth: int = 0) -> Iterator[dict[str, Tensor]]:
+def _dicts(values: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every dict of tensors, and the keys that lead to it."""
     tensors = {str(name): value for name, value in values.items() if isinstance(value, Tensor)}
     if tensors:
-        yield tensors
-    if depth < _DEEPEST:
-        for value in values.values():
+        yield ": ".join(keys), tensors
+    if len(keys) < _DEEPEST:
+        for key, value in values.items():
             if isinstance(value, Mapping):
-                yield from _dicts(value, depth + 1)
+                yield from _dicts(value, (*keys, str(key)))
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -24,6 +24,7 @@ from gpt_export.errors import CheckpointError, SourceError
 from gpt_export.sources.merged import merge_into
 from gpt_export.sources.places import blame
 from gpt_export.sources.source import Source, source_of_module
+from gpt_export.sources.state import loaded as state_loaded
 
 CONFIG = "config.json"
 
@@ -123,6 +124,8 @@ def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tu
                 attn_implementation="eager",
             )
         except Exception as error:  # transformers raises what it likes
+            if found := _unwrapped(transformers, folder):
+                return found
             raise CheckpointError(
                 f"transformers {transformers.__version__} does not read {folder} ({values['model_type']}) as a causal "
                 f"decoder: {blame(error)}; check its files, or install another version"
@@ -130,6 +133,8 @@ def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tu
     model, found = loaded
     faults = {kind: sorted(map(str, found.get(f"{kind}_keys") or ())) for kind in ("missing", "mismatched")}
     if any(faults.values()):
+        if unwrapped := _unwrapped(transformers, folder):
+            return unwrapped
         words = "; ".join(f"{kind} {some(names, limit=40)}" for kind, names in faults.items() if names)
         raise CheckpointError(
             f"{folder} does not hold the weights of {type(model).__name__}: {words}; save or download it again"
@@ -137,6 +142,23 @@ def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tu
     unexpected = sorted(map(str, found.get("unexpected_keys") or ()))
     notes = (f"{type(model).__name__} does not use {some(unexpected)} of the file",) if unexpected else ()
     return model.eval().requires_grad_(False), transformers.__version__, notes
+
+
+def _unwrapped(transformers: Any, folder: Path) -> tuple[nn.Module, str, tuple[str, ...]] | None:
+    """The model whose weights a trainer has put into a dict of its own or behind a prefix; None if they are not "
+    "there."""
+
+    def make() -> nn.Module:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config.use_cache = False
+        made: nn.Module = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        return made
+
+    try:
+        model, notes = state_loaded(make, folder, seed=0)
+    except (CheckpointError, SourceError):
+        return None
+    return model, transformers.__version__, notes
 
 
 @contextlib.contextmanager

@@ -110,11 +110,12 @@ def refuse_configuration(folder: Path, values: Mapping[str, Any]) -> None:
     named = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
     if heads := [name for name in named if _HEAD.search(name)]:
         name = some([heads[0]])
+        # without a padding token it takes one row alone; -1 is none of the ids, so that the last token is the last one
+        more = ", pad_token_id=-1" if values.get("pad_token_id") is None and "Sequence" in name else ""
         raise CheckpointError(
             f"{folder} is a {name} (architectures in config.json, model_type {kind}), which gives no next token; "
-            "export "
-            f"it as a module: make() in my_model.py returns transformers.{name}.from_pretrained('{folder}'), and then "
-            "gpt-export onnx my_model:make"
+            "export it as a module: make() in my_model.py returns "
+            f"transformers.{name}.from_pretrained('{folder}'{more}), and then gpt-export onnx my_model:make"
         )
 
 

@@ -57,9 +57,14 @@ def find_state(values: Mapping[str, Any], landmark: re.Pattern[str]) -> Held | N
         return None
     most = max(len(held.state) for held in found)
     whole = [held for held in found if 2 * len(held.state) > most]
-    first = min(whole, key=lambda held: _AVERAGED.search(held.at) is not None)  # min keeps the order of the file
+    first = min(whole, key=lambda held: is_averaged(held.at))  # min keeps the order of the file
     others = tuple(held.at or "the top level" for held in whole if held is not first)
     return replace(first, others=others, left_out=() if others else first.left_out)
+
+
+def is_averaged(at: str) -> bool:
+    """Whether a training loop calls what lies there a running average of the weights."""
+    return _AVERAGED.search(at) is not None
 
 
 def tensor_names(values: Mapping[str, Any]) -> list[str]:

@@ -82,10 +82,10 @@ def test_a_chat_of_ids_is_refused(artifact: Path, cli: Callable[..., Run]) -> No
 HOSTILE = {
     "a loop": ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "takes more time"),
     "a loop that does not fit": ("{% for i in range(10 ** 9) %}{% endfor %}", "fails: OverflowError"),
-    "memory": ("{% set x = 'x' * 9999999999 %}{{ x }}", "memory"),
+    "memory": ("{% set x = 'x' * 9999999999 %}{{ x }}", "more"),
     "growing text": (
         "{% set n = namespace(s='x') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
-        "memory",
+        "more",
     ),
     "attributes": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "fails: SecurityError"),
     "attributes of a function": ("{{ raise_exception.__globals__ }}{{ x.y }}", "fails: UndefinedError"),
@@ -110,7 +110,7 @@ def test_a_hostile_template_is_stopped_in_one_sentence(name: str, tmp_path: Path
 
 def test_a_template_that_sleeps_is_stopped_by_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(chat, "SECONDS", 0.01)
-    with pytest.raises(TextError, match=r"does not end within 0.01 seconds"):
+    with pytest.raises(TextError, match=r"takes more time than it may, 0.01 seconds"):
         Chat(tmp_path, "hello", {}).prompts(["hello"])
 
 

@@ -129,3 +129,11 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(CheckpointError, match="could run code"):
         loaded(modules.Plain, tmp_path / "module.pt", 0)
+
+
+def test_the_tokenizer_beside_the_weights_is_the_modules(user_module: Callable[[str], str], tmp_path: Path) -> None:
+    torch.save(modules.Plain().state_dict(), tmp_path / "ckpt.pt")
+    (tmp_path / "vocab.txt").write_text("a\nb", encoding="utf-8")
+    name = user_module("from tests.exporter.sources.modules import Plain\n")
+    notes = read_source(f"{name}:Plain", weights=tmp_path / "ckpt.pt").notes
+    assert any("is in vocab.txt, from which no tokenizer.json could be made; " in note for note in notes)

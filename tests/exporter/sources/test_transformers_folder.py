@@ -131,3 +131,24 @@ def test_without_transformers_one_sentence_says_what_to_install(
         monkeypatch.setattr(place, "has_transformers", lambda: False)
     with pytest.raises(SourceError, match=r"is a llama of Hugging Face.*gpt-export\[hf\]"):
         read_source(str(folder))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("container", [None, "model_state_dict", "state_dict"])
+@pytest.mark.parametrize("family", ["llama", "neox", "gemma3"])
+def test_wrapped_weights_of_any_architecture_are_read(
+    family: str, container: str | None, prefix: str, saved: Callable[..., tuple[Path, Any]]
+) -> None:
+    folder, model = saved(family)
+    (folder / "model.safetensors").unlink()
+    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    everything = state if container is None else {container: state, "ema": {n: t * 0 for n, t in state.items()}}
+    torch.save(everything, folder / "pytorch_model.bin")
+    source = read_source(str(folder))
+    ids = torch.from_numpy(random_ids(2, 11, vocab=67))
+    with torch.no_grad():
+        torch.testing.assert_close(source.reference()(ids), model(ids).logits, atol=1e-5, rtol=1e-5)
+    taken = [note for note in source.notes if "more than once" in note]
+    assert taken == (
+        [] if container is None else [f"the file has the model more than once; {container} was taken, not ema"]
+    )

@@ -72,5 +72,5 @@ def test_a_package_holds_one_variant_and_the_tokenizer() -> None:
 
 def test_without_a_cache_there_is_no_package() -> None:
     assert genai.files(facts(cache=None)) == {}
-    with pytest.raises(ArtifactError, match="needs a GPT with a cache"):
+    with pytest.raises(ArtifactError, match="needs a decoder with a cache"):
         genai.package(facts(cache=None), "fp32")

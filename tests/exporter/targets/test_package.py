@@ -204,7 +204,7 @@ def test_a_variant_that_is_not_there_is_refused(artifact: Path, tmp_path: Path, 
 
 def test_the_skeleton_is_nothing_for_genai(artifact_124m: Path, tmp_path: Path, cli: Callable[..., Run]) -> None:
     run = cli("package", artifact_124m, "--target", "genai", "--output", tmp_path / "out")
-    run.refused(1, "needs a GPT with a cache")
+    run.refused(1, "needs a decoder with a cache")
 
 
 def test_the_command_knows_every_target() -> None:
