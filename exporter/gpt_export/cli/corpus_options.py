@@ -14,16 +14,12 @@ if TYPE_CHECKING:
     from gpt_export.scoring.progress import OnProgress
     from gpt_export.scoring.settings import EngineSettings
 
-
-def threads_option(command: F) -> F:
-    """Adds `--threads`, which a command may have already."""
-    return click.option(
-        "--threads", type=click.IntRange(1), metavar="N", help="Of each worker.  [default: the cores divided]"
-    )(command)
+THREADS = 2
+"""Which of the options below says the threads."""
 
 
-def engine_options(command: F) -> F:
-    """Adds the options that say who does the work, but for its threads."""
+def engine_options(command: F, *, threads: bool = True) -> F:
+    """Adds the options that say who does the work; `threads` where the command has no such option of its own."""
     options = (
         click.option(
             "--engine",
@@ -34,6 +30,9 @@ def engine_options(command: F) -> F:
         ),
         click.option("--workers", type=click.IntRange(1), metavar="N", help="How many.  [default: one a core]"),
         click.option(
+            "--threads", type=click.IntRange(1), metavar="N", help="Of each worker.  [default: the cores divided]"
+        ),
+        click.option(
             "--prepack/--no-prepack",
             default=None,
             help="Give each worker a rearranged copy of the weights, which is faster; without, workers share the "
@@ -43,8 +42,9 @@ def engine_options(command: F) -> F:
         click.option("--resume", is_flag=True, help="Go on with the run that was begun there."),
         click.option("--strict", is_flag=True, help="End the run at the first document that fails."),
     )
-    for option in reversed(options):
-        command = option(command)
+    for number, option in reversed(list(enumerate(options))):
+        if threads or number != THREADS:
+            command = option(command)
     return command
 
 

@@ -46,9 +46,9 @@ def generate(
 
     With --prompts, JSON lines are continued on worker processes or Ray, a line of --output for each.
     """
-    one_by_one = {"--file": prompt_file is not None, "--interactive": interactive, "--samples": samples > 1}
-    options = {**settings, "threads": threads}
-    if continue_file(artifact, prompts, variant, as_ids, options, one_by_one):
+    alone = {"--file": prompt_file is not None, "--interactive": interactive, "--samples": samples > 1}
+    alone |= {f"--{name}": settings[name] for name in ("chat", "special")}
+    if continue_file(artifact, prompts, settings, alone, variant=variant, as_ids=as_ids, threads=threads):
         return
     given = [_read(prompt) for prompt in prompts]
     if prompt_file is not None:

@@ -11,9 +11,6 @@ from gpt_export.cli.errors import F
 
 PROMPTS = (
     click.option(
-        "--prompts", "file", metavar="FILE.jsonl", help="Continue each line of a file; needs --output."
-    ),
-    click.option(
         "--file",
         "prompt_file",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),

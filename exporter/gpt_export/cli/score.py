@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gpt_export.cli.corpus_options import engine_of, engine_options, threads_option, token_progress
+from gpt_export.cli.corpus_options import engine_of, engine_options, token_progress
 from gpt_export.cli.errors import run_options
 from gpt_export.cli.options import as_json, echo_json, source_options
 
@@ -28,7 +28,6 @@ DECISIVE = ("variant", "against", "against_variant", "window", "stride", "whole_
 @click.option("--ids", "as_ids", is_flag=True, help="Texts are token ids, in digits; fields are lists of ids.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep results there, as they come.")
 @engine_options
-@threads_option
 @source_options
 @run_options
 def score(
@@ -56,10 +55,10 @@ def score(
     if resume and output is None:
         raise ConfigError("--resume goes on with what is in a folder; name it with --output")
     engine = engine_of(options)
-    decisive = {name: options.pop(name) for name in DECISIVE}
-    source = {key: value for key, value in options.items() if value is not None}  # what is said of --against
     opened = Artifact.open(artifact)
+    decisive = {name: options.pop(name) for name in DECISIVE}
     decisive["variant"] = opened.variant_name(decisive["variant"])
+    source = {key: value for key, value in options.items() if value is not None}  # what is said of --against
     settings = ScoreSettings(**decisive, source_options=source)
     corpus = open_corpus(texts, field=field, as_ids=as_ids)
     with token_progress() as on_progress:

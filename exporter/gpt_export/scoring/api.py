@@ -171,13 +171,14 @@ def score(
         ArtifactError: there is no such artifact or variant.
         ConfigError, InputError: a setting is out of range, or the artifact scores no texts.
     """
+    opened = artifact if isinstance(artifact, Artifact) else Artifact.open(artifact)
     try:
-        chosen = ScoreSettings(**settings)
+        chosen = ScoreSettings(**({"variant": opened.variant_name()} | settings))
     except TypeError as error:
         known = ", ".join(ScoreSettings.__dataclass_fields__)
         raise ConfigError(f"{error}; the settings of a score are {known}") from error
     return Scores(
-        artifact if isinstance(artifact, Artifact) else Artifact.open(artifact),
+        opened,
         documents,
         chosen,
         engine if isinstance(engine, EngineSettings) else EngineSettings(engine=engine, workers=workers),  # type: ignore[arg-type]
@@ -201,7 +202,7 @@ class BatchScorer:
         """Opens the artifact; see `score` for the settings."""
         self._artifact = Artifact.open(artifact)
         self._field = field
-        self._settings = ScoreSettings(**settings)
+        self._settings = ScoreSettings(**({"variant": self._artifact.variant_name()} | settings))
         self._engine = EngineSettings(engine="inline", threads=threads or 1, workers=1)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:

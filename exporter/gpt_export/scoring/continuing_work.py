@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from gpt_export.errors import InputError
 from gpt_export.runtime.decoding import Decoding, Rejoinable
-from gpt_export.runtime.generation import USUAL_NEW_TOKENS, Continuation, GenerationConfig, GrowingRow, Stops
+from gpt_export.runtime.generation import USUAL_NEW_TOKENS, Continuation, GenerationConfig, Stops
+from gpt_export.runtime.generation import Row as GrowingRow
 from gpt_export.runtime.sampling import Sampling
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.tokenizing import open_tokenizer
@@ -110,6 +111,7 @@ class _Row:
         self._most = min(USUAL_NEW_TOKENS if asked is None else asked, room)
         self._full = asked is not None and asked > room
         self.rng = np.random.default_rng(np.random.SeedSequence(setup.seed, spawn_key=(prompt.number,)))
+        self.seen = work.seen(prompt.ids)
         self.log_probabilities: list[float] = []
         self._end_if_long()
 
@@ -121,6 +123,8 @@ class _Row:
     def take(self, token: int) -> None:
         """Notes the next id."""
         self._growing.take(token)
+        if self.seen is not None:
+            self.seen[token] = True
         self._end_if_long()
 
     def result(self, *, log_probabilities: bool) -> Continued:
@@ -145,6 +149,12 @@ class ContinuingWork:
         self.session, self.tokenizer, self.setup = session, tokenizer, setup
         self.stops = Stops.of(setup.config, tokenizer, session.vocab_size)
         self._sampling = sampling_of(setup.config)
+
+    def seen(self, ids: Sequence[int]) -> NDArray[np.bool_] | None:
+        """Which tokens a prompt has, bool (vocabulary,); None where nobody asks."""
+        row = np.array([ids], dtype=np.int64)
+        seen = self._sampling.seen(row, np.ones_like(row), self.session.vocab_size)
+        return None if seen is None else seen[0]
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[Continued]:
         """What comes after each prompt, in their order."""
@@ -209,20 +219,15 @@ class ContinuingWork:
         """The next id of each row, noted there; 0 for one that has ended."""
         going = [i for i, row in enumerate(active) if not row.ended]
         chosen = np.zeros(len(active), np.int64)
-        seen = self._seen([active[i] for i in going])
-        chosen[going] = self._sampling.choose(logits[going], [active[i].rng for i in going], seen)
+        seen = [row for i in going if (row := active[i].seen) is not None]
+        chosen[going] = self._sampling.choose(
+            logits[going], [active[i].rng for i in going], np.stack(seen) if seen else None
+        )
         for i in going:
             if self.setup.log_probabilities:
                 active[i].log_probabilities.append(_log_probability(logits[i], int(chosen[i])))
             active[i].take(int(chosen[i]))
         return chosen
-
-    def _seen(self, rows: list[_Row]) -> NDArray[np.bool_] | None:
-        """Which tokens each row has, bool (rows, vocabulary); None where nobody asks."""
-        if self._sampling.repetition_penalty == 1:
-            return None
-        ids, mask = pad([[*row.prompt.ids, *row.continuation.ids] for row in rows], side="left", pad_id=0)
-        return self._sampling.seen(ids, mask, self.session.vocab_size)
 
     def _feed(self, active: list[_Row], chosen: NDArray[np.int64], decoding: Decoding | None) -> Logits:
         """Logits behind the ids; a row that has ended is fed padding, so that it grows no longer."""

@@ -161,8 +161,8 @@ def _record(artifact: Artifact, settings: ContinueSettings) -> dict[str, Any]:
 
 def _seeded(config: GenerationConfig, folder: Path, resume: bool) -> GenerationConfig:
     """The settings with a seed: that of the run which goes on, or one that is drawn now."""
-    if config.seed is not None:
-        return config
+    if config.seed is not None:  # an option about draws, so tokens are drawn, as `Session.generate` has it
+        return replace(config, temperature=1.0) if config.temperature is None else config
     if resume and (folder / RUN).exists():
         try:
             found = json.loads((folder / RUN).read_text(encoding="utf-8"))["config"]["seed"]
