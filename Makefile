@@ -12,7 +12,7 @@ CONSUMERS := .consumers
 
 DOCS := $(VENV)-docs
 
-.PHONY: docs export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
+.PHONY: docs cluster export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
 	bench-stages versions zoo screenshot web-screenshot clean
 
 export: $(VENV)/installed
@@ -67,6 +67,12 @@ compatibility: $(VENV)/installed-test consumers
 	GPT_EXPORT_COMPATIBILITY=$(CURDIR)/$(CONSUMERS)/compatibility.jsonl $(BIN)/python -m pytest tests/consumers tests/browser
 	$(BIN)/python -m benches.consumers_record $(CONSUMERS)/compatibility.jsonl
 	$(BIN)/python -m benches.consumers_doc
+
+# TEXT scored by ARTIFACT on two Ray nodes of this machine, one of which is killed, and by one process: the same.
+TEXT ?= docs
+
+cluster: $(VENV)/installed
+	$(BIN)/python -m benches.cluster $(ARTIFACT) $(TEXT)
 
 # What this toolkit and torch's exporters make of every module of tests/zoo, for docs/modules.md.
 zoo: $(VENV)/installed-test

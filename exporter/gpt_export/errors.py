@@ -12,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "ContextError",
+    "EngineError",
     "GptExportError",
     "GraphError",
     "InputError",
@@ -71,6 +72,10 @@ class ContextError(GptExportError):
 
 class ServeError(GptExportError):
     """A page that cannot be served: a port that is taken, or a package of the page that is not installed."""
+
+
+class EngineError(GptExportError):
+    """Workers that cannot be had: processes that die at their start, or a Ray cluster that does not answer."""
 
 
 class Recorded(Protocol):

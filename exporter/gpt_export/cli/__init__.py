@@ -16,6 +16,7 @@ from gpt_export.cli.lint import lint
 from gpt_export.cli.onnx import onnx
 from gpt_export.cli.package import package
 from gpt_export.cli.quantize import quantize
+from gpt_export.cli.score import score
 from gpt_export.cli.serve import serve
 from gpt_export.cli.torchscript import torchscript
 from gpt_export.cli.validate import validate
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (onnx, torchscript, quantize, validate, inspect, lint, generate, package, serve, bench, doctor):
+for command in (onnx, torchscript, quantize, validate, inspect, lint, generate, score, package, serve, bench, doctor):
     cli.add_command(command)
 
 

@@ -13,6 +13,7 @@ import click
 from gpt_export.cli.errors import run_options
 from gpt_export.cli.generate_options import generate_options
 from gpt_export.cli.options import as_json, echo_json, read_text
+from gpt_export.cli.prompt_file import continue_file, prompt_file_options
 
 if TYPE_CHECKING:
     from gpt_export.runtime.generation import Generation
@@ -24,6 +25,7 @@ STDIN = "-"
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("prompts", nargs=-1, metavar="PROMPT...")
 @generate_options
+@prompt_file_options
 @run_options
 def generate(
     artifact: Path,
@@ -41,7 +43,13 @@ def generate(
     One prompt is printed as it grows; several run as one batch and are printed at the end, an empty line between them.
     A continuation ends with its length, at a --stop, or at the tokenizer's end-of-text token; with --ids, only --stop
     ends it early. Tokens a second are told on stderr.
+
+    With --prompts, JSON lines are continued on worker processes or Ray, a line of --output for each.
     """
+    alone = {"--file": prompt_file is not None, "--interactive": interactive, "--samples": samples > 1}
+    alone |= {f"--{name}": settings[name] for name in ("chat", "special")}
+    if continue_file(artifact, prompts, settings, alone, variant=variant, as_ids=as_ids, threads=threads):
+        return
     given = [_read(prompt) for prompt in prompts]
     if prompt_file is not None:
         given.append(_without_line_end(read_text(prompt_file)))

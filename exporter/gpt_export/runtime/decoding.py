@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from typing import Protocol, cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +20,54 @@ LOGITS_AXES = 3
 PREFILL_TOKENS = 256
 """At most so many tokens of a long prompt are fed at once: their activations stay in cache, attention computes less of
 what it then hides, and where a graph gives the logits of every position that bounds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What rows have been fed so far: the mask, int64 (rows, tokens), and keys and values (rows, heads, tokens, width).
+
+    Rows end together; in front of a shorter one there is padding.
+    """
+
+    mask: Ids
+    arrays: Sequence[NDArray[Any]]
+
+    def take(self, rows: Sequence[int]) -> Past:
+        """The past of some of the rows, without columns that are padding for all of them."""
+        mask = self.mask[list(rows)]
+        used = mask.any(axis=0)
+        start = int(used.argmax()) if used.any() else mask.shape[1]
+        return Past(mask[:, start:], [array[list(rows), :, start:] for array in self.arrays])
+
+    def beside(self, other: Past) -> Past:
+        """The rows of this and of another, in this order."""
+        length = max(self.mask.shape[1], other.mask.shape[1])
+        both = (self, other)
+        return Past(
+            np.concatenate([_padded(past.mask, length, 1) for past in both]),
+            [
+                np.concatenate([_padded(array, length, 2) for array in pair])
+                for pair in zip(self.arrays, other.arrays, strict=True)
+            ],
+        )
+
+
+def _padded(array: NDArray[Any], length: int, axis: int) -> NDArray[Any]:
+    shape = list(array.shape)
+    shape[axis] = length - shape[axis]
+    return np.concatenate([np.zeros(shape, array.dtype), array], axis=axis)
+
+
+class Rejoinable(Protocol):
+    """A decoding whose rows can go on in another batch, since a mask hides what stands in front of them."""
+
+    def past(self) -> Past:
+        """What was fed so far; valid until more is fed."""
+        ...
+
+    def resume(self, past: Past) -> None:
+        """Takes the place of a decoding with that past; this one must be new, and of as many rows."""
+        ...
 
 
 class Decoding(Protocol):

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime as ort
 
-from gpt_export.runtime.decoding import Ids, Logits, even_chunks
+from gpt_export.runtime.decoding import Ids, Logits, Past, even_chunks
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, POSITION_IDS, CacheShape
 
 
@@ -43,3 +43,12 @@ class GrownDecoding:
         for start, stop in even_chunks(ids.shape[1]):
             logits = self.feed(ids[:, start:stop], mask[:, start:stop])
         return logits[:, -1]
+
+    def past(self) -> Past:
+        """See `Rejoinable.past`."""
+        return Past(self._mask, [value.numpy() for value in self._past])
+
+    def resume(self, past: Past) -> None:
+        """See `Rejoinable.resume`."""
+        self._mask = past.mask
+        self._past = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in past.arrays]

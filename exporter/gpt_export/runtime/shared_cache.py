@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import onnxruntime as ort
 
-from gpt_export.runtime.decoding import Ids, Logits, even_chunks
+from gpt_export.runtime.decoding import Ids, Logits, Past, even_chunks
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
 
 ROOM_STEP = 256
@@ -68,6 +68,19 @@ class SharedDecoding:
             parts.append(logits[:, -1])
         self._length += ids.shape[1]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def past(self) -> Past:
+        """See `Rejoinable.past`."""
+        return Past(self._mask[:, : self._length], [buffer[:, :, : self._length] for buffer in self._buffers])
+
+    def resume(self, past: Past) -> None:
+        """See `Rejoinable.resume`."""
+        length = past.mask.shape[1]
+        self._reserve(length)
+        self._mask[:, :length] = past.mask
+        for buffer, array in zip(self._buffers, past.arrays, strict=True):
+            buffer[:, :, :length] = array
+        self._length = length
 
     def _append(self, ids: Ids, mask: Ids) -> Ids:
         """Notes the mask of new tokens; returns their positions."""

@@ -263,7 +263,7 @@ def give_only_the_norm(model: onnx.ModelProto) -> None:
             add_an_input,
             "the file has inputs of unknown meaning: ['temperature']; state the meaning by --role INPUT=ROLE, of ids",
         ),
-        (name_two_inputs_of_ids, "has 2 inputs that could be token ids among ['input_ids', 'segments']"),
+        (name_two_inputs_of_ids, "the file has inputs of unknown meaning: ['segments']; state the meaning by --role"),
         (give_only_the_norm, f"the file has no output of {VOCAB} logits among ["),
     ],
     ids=lambda value: getattr(value, "__name__", None),
