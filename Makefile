@@ -12,7 +12,7 @@ CONSUMERS := .consumers
 
 DOCS := $(VENV)-docs
 
-.PHONY: cluster docs export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
+.PHONY: docs cluster export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
 	bench-stages versions zoo screenshot web-screenshot clean
 
 export: $(VENV)/installed

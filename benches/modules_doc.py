@@ -109,15 +109,15 @@ def _counted(kind: str, rows: Iterable[Row]) -> list[str]:
     rows = list(rows)
     roads = Counter(row[OURS]["facts"]["road"] for row in rows if _is_right(row, OURS))
     cached = sum(_is_right(row, OURS) and row[OURS]["facts"]["cached"] for row in rows)
-    precisions = Counter(name for row in rows for name in row.get(QUANTISED, {}).get("facts", {}).get("precisions", ()))
+    tried = [row[QUANTISED]["facts"].get("precisions", ()) for row in rows if QUANTISED in row]
+    of_tried = "" if len(tried) == len(rows) else f" of {len(tried)}"
     counts = (
         len(rows),
         roads.total(),
         roads["script"],
         roads["export"],
         cached,
-        precisions["int8"],
-        precisions["int4"],
+        *(f"{sum(name in each for each in tried)}{of_tried}" if tried else "-" for name in ("int8", "int4")),
         *(sum(_is_right(row, column) for row in rows) for column in (DYNAMO, SCRIPT)),
     )
     return [kind, *map(str, counts)]

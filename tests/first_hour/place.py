@@ -15,6 +15,7 @@ from gpt_export_models.config import GPTConfig
 from gpt_export_models.gpt import GPTModel
 
 from tests import samples
+from tests.adapters import adapted
 from tests.byte_gpt import CONFIG, byte_tokenizer
 from tests.integration.checkpoints import nanogpt
 from tests.trained_gpt import CALIBRATION, HELD_OUT
@@ -70,7 +71,7 @@ def furnish(folder: Path, trained: Path) -> None:
 
 
 def trained_folder(folder: Path, trained: Path) -> Path:
-    """The small trained GPT as a Hugging Face folder, its tokenizer beside it."""
+    """The small trained GPT as a Hugging Face folder, its tokenizer in it and an adapter for it beside it."""
     transformers = pytest.importorskip("transformers", reason="it writes the folder: pip install 'gpt-export[hf]'")
     state = torch.load(trained, weights_only=True)
     shape = state["tok_emb.weight"].shape
@@ -80,6 +81,7 @@ def trained_folder(folder: Path, trained: Path) -> Path:
     theirs = transformers.GPT2LMHeadModel(config)
     theirs.load_state_dict(_in_their_names(state), strict=False)
     theirs.save_pretrained(folder)
+    adapted(theirs, folder.with_name("adapter"), target_modules=["c_attn"], fan_in_fan_out=True)
     byte_tokenizer().save(str(folder / "tokenizer.json"))
     return folder
 

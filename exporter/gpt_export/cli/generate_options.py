@@ -10,7 +10,6 @@ from gpt_export.cli.completion import complete_variant
 from gpt_export.cli.errors import F
 
 PROMPTS = (
-    click.option("--prompts", "file", metavar="FILE.jsonl", help="Continue each line of a file; needs --output."),
     click.option(
         "--file",
         "prompt_file",

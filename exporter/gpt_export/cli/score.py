@@ -59,8 +59,6 @@ def score(
     decisive = {name: options.pop(name) for name in DECISIVE}
     decisive["variant"] = opened.variant_name(decisive["variant"])
     source = {key: value for key, value in options.items() if value is not None}  # what is said of --against
-    opened = Artifact.open(artifact)
-    decisive["variant"] = opened.variant_name(decisive["variant"])
     settings = ScoreSettings(**decisive, source_options=source)
     corpus = open_corpus(texts, field=field, as_ids=as_ids)
     with token_progress() as on_progress:

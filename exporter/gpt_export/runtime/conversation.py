@@ -8,7 +8,7 @@ import numpy as np
 from gpt_export_models.tokenizer import Tokenizer
 
 from gpt_export.errors import ContextError, InputError
-from gpt_export.runtime.generation import USUAL_NEW_TOKENS, Continuation, GenerationConfig, GrowingRow, Stops, parse_ids
+from gpt_export.runtime.generation import USUAL_NEW_TOKENS, Continuation, GenerationConfig, Row, Stops, parse_ids
 from gpt_export.runtime.sampling import Sampling, generators
 from gpt_export.runtime.session import Session
 
@@ -68,7 +68,7 @@ class Conversation:
             self._waiting += self._ids_of(text)
         if not self._waiting:
             raise InputError("there is nothing to continue yet; say at least one character")
-        row = GrowingRow(Continuation(text, []), self._tokenizer, self._stops)
+        row = Row(Continuation(text, []), self._tokenizer, self._stops)
         most = USUAL_NEW_TOKENS if self._config.max_new_tokens is None else self._config.max_new_tokens
         for _ in range(most):
             if stopped():

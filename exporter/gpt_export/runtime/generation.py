@@ -102,7 +102,7 @@ class Generation:
             for prompt, row in zip(prompts, rows, strict=True)
         ]
         stops = Stops.of(config, tokenizer, session.vocab_size)
-        self._rows = [GrowingRow(continuation, tokenizer, stops) for continuation in self.continuations]
+        self._rows = [Row(continuation, tokenizer, stops) for continuation in self.continuations]
         ids, mask = pad(rows, side="left", pad_id=0)
         room = session.context_length - ids.shape[1] + 1  # the last new token need not be read
         usual = min(USUAL_NEW_TOKENS, room)
@@ -185,7 +185,7 @@ class Stops:
         return cls(ids, tuple(stop for stop, token_id in special.items() if token_id is None))
 
 
-class GrowingRow:
+class Row:
     """Takes a row's ids and tells the text that is certain: no half character, no beginning of a stop."""
 
     def __init__(self, continuation: Continuation, tokenizer: Tokenizer | None, stops: Stops) -> None:
