@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from gpt_export.errors import InputError
 from gpt_export.runtime.decoding import Decoding, Rejoinable
-from gpt_export.runtime.generation import USUAL_NEW_TOKENS, Continuation, GenerationConfig, GrowingRow, Stops
+from gpt_export.runtime.generation import USUAL_NEW_TOKENS, Continuation, GenerationConfig, Stops
+from gpt_export.runtime.generation import Row as GrowingRow
 from gpt_export.runtime.sampling import Sampling
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.tokenizing import open_tokenizer
