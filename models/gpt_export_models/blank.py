@@ -58,4 +58,35 @@ def without_weights(module: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
     for buffer in module.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(module, memo)
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception:  # an attribute of the user's that cannot be copied, such as a lock or a generator
+        return parts_copied(module, memo)
+
+
+def parts_copied(module: nn.Module, replaced: Mapping[int, object] | None = None) -> nn.Module:
+    """A copy of `module` and its parts; their attributes that are no parts, tensors among them, are the same objects.
+
+    Args:
+        replaced: what stands in the copy for a parameter or buffer, by its `id`.
+    """
+    return _parts_copied(module, replaced or {}, {})
+
+
+_HELD = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
+
+
+def _parts_copied(module: nn.Module, replaced: Mapping[int, object], made: dict[int, nn.Module]) -> nn.Module:
+    if id(module) in made:
+        return made[id(module)]
+    copied: nn.Module = object.__new__(type(module))
+    made[id(module)] = copied
+    copied.__dict__ = dict(module.__dict__)
+    for name in _HELD:
+        held = copy.copy(module.__dict__[name])
+        held.update({key: replaced.get(id(value), value) for key, value in held.items()})
+        copied.__dict__[name] = held
+    copied.__dict__["_modules"] = {
+        name: None if child is None else _parts_copied(child, replaced, made) for name, child in module._modules.items()
+    }
+    return copied

@@ -48,7 +48,9 @@ def check_torchscript(module: torch.jit.ScriptModule, weights: Mapping[str, Tens
     for name, source in weights.items():
         if name not in stored:
             continue  # torch drops what no method reads
-        fault = _difference(stored[name].detach().numpy(), source.detach())
+        held = stored[name].detach()
+        held = held.float() if held.dtype == torch.bfloat16 else held  # which numpy does not have
+        fault = _difference(held.numpy(), source.detach())
         if fault is None and source.is_floating_point() and not _is_finite_or_mask(source):
             fault = "holds NaN or Inf"
         if fault:

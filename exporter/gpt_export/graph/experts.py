@@ -23,13 +23,16 @@ _DECLARED = ("has_gate", "has_bias", "is_transposed", "has_post_expert_norm", "_
 def experts_side_by_side(module: nn.Module) -> Iterator[None]:
     """Inside, each part of `module` that is experts of transformers computes all of them for every token."""
     replaced = [part for part in module.modules() if all(hasattr(part, name) for name in _DECLARED)]
+    own = {part: part.__dict__["forward"] for part in replaced if "forward" in part.__dict__}
     for part in replaced:
         part.forward = MethodType(_side_by_side, part)
     try:
         yield
     finally:
         for part in replaced:
-            part.__dict__.pop("forward", None)
+            del part.__dict__["forward"]
+        for part, forward in own.items():
+            part.__dict__["forward"] = forward
 
 
 def _side_by_side(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:

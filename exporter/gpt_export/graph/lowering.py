@@ -75,7 +75,9 @@ def _slice_scatter(
     """`x` with `source` in a part of one axis, joined from pieces; a scatter hides in numbers what it does to axes."""
     if step != 1:
         return _ATEN.slice_scatter.default(x, source, dim, start, end, step)  # type: ignore[no-any-return]
-    first = 0 if start is None else start
+    first, size = 0 if start is None else start, x.shape[dim]
+    if isinstance(first, int) and isinstance(size, int):
+        first = min(max(first + size if first < 0 else first, 0), size)
     before, behind = x.narrow(dim, 0, first), _ATEN.slice.Tensor(x, dim, first + source.shape[dim], x.shape[dim])
     pieces = [piece for piece in (before, source, behind) if not _is_empty(piece, dim)]
     return torch.cat(pieces, dim)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 from collections.abc import Mapping
 
 import onnx
@@ -24,6 +25,8 @@ from gpt_export.weights.layout import Layout, set_layout
 
 logger = logging.getLogger(__name__)
 
+_exporting = threading.RLock()
+"""torch's functions are exchanged while it exports, for every thread."""
 _ELEMENT_TYPES = {"int64": ir.DataType.INT64, "float32": ir.DataType.FLOAT}
 
 
@@ -48,7 +51,7 @@ def to_onnx(
         for specs in (signature.inputs, signature.outputs)
     )
     try:
-        with deprecations_hidden(), graph_dumps_logged(), example_run_skipped(outputs), torch.no_grad():
+        with _exporting, deprecations_hidden(), graph_dumps_logged(), example_run_skipped(outputs), torch.no_grad():
             torch.onnx.export(
                 scripted,
                 examples,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from gpt_export.weights.numbers import HALVES
 
@@ -41,8 +41,9 @@ class Roundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         found = func(*args, **(kwargs or {}))
-        if self.dtype is None and isinstance(found, Tensor) and found.dtype in HALVES and not _hands_on(func):
-            self.dtype = found.dtype
+        if self.dtype is None and (func._schema.is_mutable or not _hands_on(func)):
+            made = (each for each in tree_leaves(found) if isinstance(each, Tensor) and each.dtype in HALVES)
+            self.dtype = next((each.dtype for each in made), None)
         return found
 
 
@@ -54,6 +55,7 @@ def computing_in_float32(module: nn.Module) -> nn.Module:
     kind = type(module)
     wide = object.__new__(kind)
     wide.__dict__ = dict(module.__dict__)
+    wide.__dict__.pop("forward", None)
 
     def forward(_self: nn.Module, input_ids: Tensor) -> Any:
         with _WideFunctions(), _WideOperators():  # type: ignore[no-untyped-call]
@@ -70,7 +72,7 @@ class _WideFunctions(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in (Tensor.bfloat16, Tensor.half):
-            return args[0].float()
+            return args[0] if args[0].dtype == torch.float64 else args[0].float()
         if getattr(func, "__name__", "") == "__get__":  # code may look at the type of a table
             return func(*args, **(kwargs or {}))
         return func(*tree_map(_wide, args), **tree_map(_wide, kwargs or {}))

@@ -10,9 +10,10 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
+from gpt_export_models.blank import parts_copied
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -146,22 +147,7 @@ def sharing_copy(module: nn.Module) -> nn.Module:
         return copy.deepcopy(module, memo)
     except Exception as error:  # an attribute of the user's that cannot be copied, such as a lock or a generator
         logger.info("%s is not copied deeply: %s", type(module).__name__, error)
-        return _shallow(module, {})
-
-
-def _shallow(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
-    """A copy of the module objects alone; attributes that are no parts are the same objects."""
-    if id(module) in made:
-        return made[id(module)]
-    copied = object.__new__(type(module))
-    made[id(module)] = copied
-    copied.__dict__ = dict(module.__dict__)
-    for name in ("_parameters", "_buffers"):
-        copied.__dict__[name] = dict(module.__dict__[name])
-    copied.__dict__["_modules"] = {
-        name: None if child is None else _shallow(child, made) for name, child in module._modules.items()
-    }
-    return copied
+        return parts_copied(module)
 
 
 def _inner(module: nn.Module) -> nn.Module:
@@ -183,7 +169,12 @@ def _refuse_quantized(module: nn.Module) -> None:
         kinds = [
             type(tensor.data).__name__ if is_traceable_wrapper_subclass(tensor.data) else str(tensor.dtype)
             for tensor in part._parameters.values()
-            if tensor is not None and (is_traceable_wrapper_subclass(tensor.data) or not tensor.is_floating_point())
+            if tensor is not None and (is_traceable_wrapper_subclass(tensor.data) or _is_coded(tensor))
+        ]
+        kinds += [
+            str(buffer.dtype)
+            for buffer in part._buffers.values()
+            if buffer is not None and buffer.is_floating_point() and _is_coded(buffer)
         ]
         if packed or any(child in part._modules for child in ("_packed_params",)) or kinds:
             what = kinds[0] if kinds else "packed weights"
@@ -191,6 +182,10 @@ def _refuse_quantized(module: nn.Module) -> None:
                 f"{type(module).__name__} is quantised already ({name or type(part).__name__} has {what}); pass the "
                 "module as it was before, and let the export quantise it: --precision int8,int4"
             )
+
+
+def _is_coded(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or tensor.dtype.itemsize == 1  # of 8 bits, with a scale elsewhere
 
 
 def _is_derived(part: nn.Module) -> bool:
@@ -209,19 +204,24 @@ def _old_style(part: nn.Module) -> list[tuple[int, Any]]:
 def _fold(part: nn.Module) -> None:
     """Puts the weights that `part` derives from others in their place, as its own code computes them."""
     if parametrize.is_parametrized(part):
-        kind = type(part)  # made for the module that was given, whose parametrization would go with its attributes
-        members = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
-        part.__class__ = type(kind.__name__, kind.__bases__, members)
+        lists = dict(cast(nn.ModuleDict, part.parametrizations).items())
+        # Copies: torch itself writes what it derives from one tensor into that tensor, and it is the user's.
         with torch.no_grad():
-            for name in list(part.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(part, str(name), leave_parametrized=True)
+            derived = {name: getattr(part, name).detach().clone() for name in lists}
+        part.__class__ = type(part).__bases__[0]
+        del part._modules["parametrizations"]
+        for name, tensor in derived.items():
+            if any(True for _ in lists[name].parameters(recurse=False)):
+                part._parameters[name] = nn.Parameter(tensor, requires_grad=False)
+            else:
+                part._buffers[name] = tensor
     for key, hook in _old_style(part):
         with torch.no_grad():
             hook(part, ())  # leaves the derived weight as a plain attribute
-        derived = getattr(part, hook.name).detach()
+        weight = getattr(part, hook.name).detach()
         delattr(part, hook.name)
         for suffix in ("_g", "_v", "_orig", "_u"):
             part._parameters.pop(hook.name + suffix, None)
             part._buffers.pop(hook.name + suffix, None)
         del part._forward_pre_hooks[key]
-        part._parameters[hook.name] = nn.Parameter(derived, requires_grad=False)
+        part._parameters[hook.name] = nn.Parameter(weight, requires_grad=False)

@@ -18,6 +18,8 @@ from gpt_export.targets import transformers_js
 from gpt_export.targets.facts import GENERATION, Facts
 from gpt_export.targets.tokenizer_files import tokenizer_files
 
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+"""What configurations call the number of query heads."""
 ACTIVATIONS: Mapping[Activation, str] = {"gelu_tanh": "gelu_new", "gelu_erf": "gelu"}
 
 
@@ -28,7 +30,7 @@ def files(facts: Facts) -> dict[str, bytes]:
     """
     if facts.config is not None:
         config = _config(facts, facts.config)
-    elif facts.decoder is not None:
+    elif facts.decoder is not None and not _shares_keys(facts):
         config = _decoder_config(facts, facts.decoder)
     else:
         return {}
@@ -66,8 +68,14 @@ def _config(facts: Facts, config: GPTConfig) -> bytes:
 
 def query_heads(facts: Facts, layer: LayerCache) -> int:
     """How many heads of queries a layer has, as far as the source says it; else as many as of keys and values."""
-    found = facts.configuration.get("num_attention_heads")
-    return found if isinstance(found, int) and found > 0 else layer.n_heads
+    stated = (facts.configuration.get(name) for name in _HEADS)
+    return next((each for each in stated if isinstance(each, int) and each > 0), layer.n_heads)
+
+
+def _shares_keys(facts: Facts) -> bool:
+    """Whether the source states more layers than the graph caches, which its configuration has no words for."""
+    stated = facts.configuration.get("num_hidden_layers", facts.configuration.get("n_layer"))
+    return isinstance(stated, int) and stated > facts.n_layers
 
 
 def _decoder_config(facts: Facts, layer: LayerCache) -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gpt_export.runtime import Session
+from gpt_export.sources.adapted import adapt
 from gpt_export.sources.halves import computing_in_float32
 from torch import Tensor, nn
 
@@ -85,3 +86,26 @@ def test_the_reference_makes_no_16_bit_floats_and_leaves_the_module_as_it_was() 
         torch.testing.assert_close(wide(IDS), exact)
         assert torch.equal(model(IDS), before)
     assert not torch.equal(before, exact)
+
+
+class Scratch(nn.Module):
+    """What is attended to goes through a buffer in bfloat16, as those who write a cache by hand have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head = nn.Embedding(17, 16), nn.Linear(16, 17)
+        self.register_buffer("scratch", torch.zeros(8, 32, 16, dtype=torch.bfloat16), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.table(ids)
+        self.scratch[: x.shape[0], : x.shape[1]] = x.bfloat16()
+        return self.head(x + self.scratch[: x.shape[0], : x.shape[1]].float().cumsum(1))
+
+
+def test_what_is_written_into_a_16_bit_buffer_is_not_lost() -> None:
+    model = Scratch().eval()
+    reference = adapt(model).reference()
+    with torch.no_grad():
+        assert (reference(IDS) - model(IDS)).abs().max() < 0.05
+        assert (reference(IDS) - model.head(model.table(IDS))).abs().max() > 0.1  # the keys are not zeros

@@ -25,10 +25,16 @@ from gpt_export.passes.cache.axes import (
 from gpt_export.passes.cache.dims import Writing
 from gpt_export.passes.cache.evaluate import Array
 from gpt_export.passes.cache.interpreter import Meaning
+from gpt_export.passes.cache.lengths import candidate_lengths, probes
 from gpt_export.passes.cache.refusal import refuse
 
 _TO_THE_END = 2**63 - 1
 _LARGEST_LITERAL = 4096
+_REPEATING = {
+    **{"ConstantOfShape": 0, "Expand": 1, "Cast": 1, "Identity": 1, "Unsqueeze": 1, "Squeeze": 1, "Neg": 1, "Not": 1},
+    **{"Add": 2, "Sub": 2, "Mul": 2, "Div": 2},
+}
+"""Operators that give each place the same numbers if what they read does, and how many inputs hold numbers."""
 
 
 class PositionWriter:
@@ -76,7 +82,7 @@ class PositionWriter:
 
     def _alike_in_every_row(self, value: ir.Value) -> Array | None:
         """The one row of a table that has nothing of the positions, such as zeros to scatter into; None for others."""
-        if value in self._meaning.weights or self._meaning.reads_unknown(value):
+        if not self._tells_no_position(value):
             return None
         axes = self._meaning.facts[value].axes
         found = []
@@ -90,6 +96,16 @@ class PositionWriter:
         one, other = found
         same = np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
         return one if same and one.size <= _LARGEST_LITERAL else None
+
+    def _tells_no_position(self, value: ir.Value) -> bool:
+        """Whether the numbers of `value` are made of constants alone, and only how many there are of the length."""
+        if self._meaning.depends[value] == "nothing":
+            return value not in self._meaning.weights and not self._meaning.reads_unknown(value)
+        node = value.producer()
+        if node is None or node.op_type not in _REPEATING:
+            return False
+        numbers = node.inputs[: _REPEATING[node.op_type]]
+        return all(each is None or self._tells_no_position(each) for each in numbers)
 
     def _repeated(self, value: ir.Value, row: Array) -> ir.Value:
         """`row` for every new row of `value`."""
@@ -118,9 +134,25 @@ class PositionWriter:
             return None
         if not np.array_equal(arrays[0], arrays[1], equal_nan=arrays[0].dtype.kind == "f"):
             return None
-        if meaning.reads_unknown(value):
+        if meaning.reads_unknown(value) or not self._holds_at_every_length(value, arrays[0]):
             return None
         return self._writing.constant(arrays[0], arrays[0].dtype, name=str(value.name))
+
+    def _holds_at_every_length(self, value: ir.Value, array: Array) -> bool:
+        """Whether `value` is `array` at each length at which something new may happen; no where that is far out."""
+        meaning = self._meaning
+        if meaning.depends[value] == "nothing":
+            return True
+        candidates = candidate_lengths(meaning, [value])
+        if any(length > _LARGEST_LITERAL for length in candidates):
+            return False
+        for length in probes(candidates, _LARGEST_LITERAL):
+            sizes = Sizes(1, length)
+            there = meaning.evaluator.array(value, sizes)
+            meaning.evaluator.forget_large(sizes)
+            if not np.array_equal(there, array, equal_nan=array.dtype.kind == "f"):
+                return False
+        return True
 
     def _copy(self, value: ir.Value, batch: str) -> ir.Value:
         node = value.producer()

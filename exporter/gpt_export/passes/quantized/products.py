@@ -60,6 +60,7 @@ def find_products(graph: ir.Graph) -> list[Product]:
 def find_heads(graph: ir.Graph, products: list[Product]) -> set[ir.Node]:
     """The nodes of the products that no other one lies behind: those that give the logits."""
     nodes = {product.node for product in products}
+    every = {node for node in graph if _product(node) is not None}  # those that are left as they are among them
     heads: set[ir.Node] = set()
     seen: set[ir.Value] = set()
     waiting = [value for value in graph.outputs if value.name == LOGITS]
@@ -69,8 +70,8 @@ def find_heads(graph: ir.Graph, products: list[Product]) -> set[ir.Node]:
         if value in seen or node is None or node.op_type == "Shape":  # sizes are no scores
             continue
         seen.add(value)
-        if node in nodes:
-            heads.add(node)
+        if node in every:
+            heads |= {node} & nodes
         else:
             waiting += [each for each in node.inputs if each is not None]
     return heads

@@ -56,7 +56,7 @@ class QuantizeProducts(InPlacePass):
         if coverage < LEAST_COVERAGE:
             raise GraphError(
                 f"only {coverage:.0%} of the weights in products can be quantised: the others are multiplied in "
-                "batches, or are made on the way; leave that precision out"
+                "batches, are made on the way, or are narrower than 16; leave that precision out"
             )
         heads = find_heads(graph, products)
         lookups = {value: nodes for value in graph.inputs if (nodes := token_lookups(value))}
