@@ -66,8 +66,21 @@ def furnish(folder: Path, trained: Path) -> None:
     torch.save(samples.seeded(space["GPT"]()).state_dict(), folder / "ckpt.pt")
     for name, text in (("text.txt", CALIBRATION), ("train.txt", CALIBRATION), ("held-out.txt", HELD_OUT)):
         (folder / name).write_text(text, encoding="utf-8")
+    furnish_corpora(folder)
     trained_folder(folder / "path" / "to" / "gpt2", trained)
     llama_folder(folder / "path" / "to" / "llama")
+
+
+def furnish_corpora(folder: Path) -> None:
+    """Texts, prompts and a table of texts, as docs/corpora.md names them."""
+    import pyarrow
+    from pyarrow import parquet
+
+    (folder / "texts").mkdir()
+    (folder / "texts" / "one.txt").write_text(HELD_OUT, encoding="utf-8")
+    prompts = "".join(json.dumps({"prompt": text}) + "\n" for text in ("In the", "And he"))
+    (folder / "in.jsonl").write_text(prompts, encoding="utf-8")
+    parquet.write_table(pyarrow.table({"body": [HELD_OUT, HELD_OUT]}), folder / "corpus.parquet")
 
 
 def trained_folder(folder: Path, trained: Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,6 +26,8 @@ from gpt_export.sources.merged import merge_into
 from gpt_export.sources.places import blame
 from gpt_export.sources.source import Source, source_of_module
 from gpt_export.sources.state import loaded as state_loaded
+
+logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 
@@ -145,8 +148,7 @@ def _loaded(folder: Path, values: Mapping[str, Any]) -> tuple[nn.Module, str, tu
 
 
 def _unwrapped(transformers: Any, folder: Path) -> tuple[nn.Module, str, tuple[str, ...]] | None:
-    """The model whose weights a trainer has put into a dict of its own or behind a prefix; None if they are not "
-    "there."""
+    """The model whose weights a trainer put into a dict of its own or behind a prefix; None if they are not there."""
 
     def make() -> nn.Module:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -156,7 +158,8 @@ def _unwrapped(transformers: Any, folder: Path) -> tuple[nn.Module, str, tuple[s
 
     try:
         model, notes = state_loaded(make, folder, seed=0)
-    except (CheckpointError, SourceError):
+    except Exception as error:  # transformers raises what it likes, and what it raised at first says more
+        logger.info("nor behind a prefix: %s", error)
         return None
     return model, transformers.__version__, notes
 

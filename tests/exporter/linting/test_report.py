@@ -95,7 +95,7 @@ def text(path: Path) -> str:
 
 
 def test_the_text_says_that_there_is_nothing(tmp_path: Path) -> None:
-    shown = text(save(good(), tmp_path))
+    shown = " ".join(text(save(good(), tmp_path)).split())  # a long path moves where lines end
     assert "no findings" in shown
     assert "needs onnxruntime 1.14 or newer" in shown
 

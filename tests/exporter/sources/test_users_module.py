@@ -56,9 +56,7 @@ def test_a_module_that_holds_what_cannot_be_copied_is_exported(tmp_path: Path) -
     module = samples.seeded(Mixed()).eval()
     module.lock = threading.Lock()  # type: ignore[assignment]
     artifact = gpt_export.export(module, tmp_path / "a")
-    np.testing.assert_allclose(
-        Session.open(artifact.folder).logits(IDS), samples.eager_logits(module, IDS), atol=1e-4
-    )
+    np.testing.assert_allclose(Session.open(artifact.folder).logits(IDS), samples.eager_logits(module, IDS), atol=1e-4)
 
 
 def test_weights_of_eight_bits_are_refused_as_quantised(tmp_path: Path) -> None:
