@@ -188,7 +188,10 @@ def test_bad_input_is_told_in_one_sentence_with_its_exit_code(
     ],
     ids=lambda value: " ".join(value),
 )
-def test_wrong_usage_exits_2_and_says_what_is_allowed(cli: Cli, args: list[str], words: list[str]) -> None:
+def test_wrong_usage_exits_2_and_says_what_is_allowed(
+    cli: Cli, args: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # away from what `make export` wrote
     run = cli(*args)
     assert run.code == 2
     assert "Traceback" not in run.err
