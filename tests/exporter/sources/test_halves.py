@@ -109,3 +109,17 @@ def test_what_is_written_into_a_16_bit_buffer_is_not_lost() -> None:
     with torch.no_grad():
         assert (reference(IDS) - model(IDS)).abs().max() < 0.05
         assert (reference(IDS) - model.head(model.table(IDS))).abs().max() > 0.1  # the keys are not zeros
+
+
+class Autocast(Model):
+    def forward(self, ids: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return super().forward(ids).float()
+
+
+def test_autocast_in_the_code_is_left_out(tmp_path: Path) -> None:
+    artifact = gpt_export.export(Autocast(rounding=False).eval(), tmp_path / "a")
+    assert any("rounds to bfloat16 on its way" in note for note in artifact.manifest.model["notes"])
+    with torch.no_grad():
+        exact = Model(rounding=False).eval()(IDS).numpy()
+    np.testing.assert_allclose(Session.open(artifact.folder).logits(IDS.numpy()), exact, atol=1e-5)
