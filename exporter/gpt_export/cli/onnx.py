@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +9,7 @@ import click
 from gpt_export.cli.completion import complete_precisions, complete_source
 from gpt_export.cli.display import progress
 from gpt_export.cli.errors import run_options
-from gpt_export.cli.options import echo_result, export_options
+from gpt_export.cli.options import calibration_option, echo_result, export_options
 from gpt_export.graph.opsets import DEFAULT_OPSET, OPSETS
 from gpt_export.sources.hub import cached_snapshot
 
@@ -41,12 +40,7 @@ from gpt_export.sources.hub import cached_snapshot
     shell_complete=complete_precisions,
     help="Variants to write side by side, with commas: fp32, fp16 (for GPUs), int8, int4.",
 )
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="A UTF-8 text of the model's domain, for better int4 (GPTQ).",
-)
+@calibration_option
 @click.option(
     "--road",
     type=click.Choice(["auto", "script", "export"]),

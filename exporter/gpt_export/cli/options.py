@@ -167,6 +167,12 @@ def source_options(command: F) -> F:
     return command
 
 
+calibration_option = click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A UTF-8 text of the model's domain, for better int4 (GPTQ).",
+)
 gate_option = click.option(
     "--gate",
     type=click.Choice(["enforce", "report", "off"]),

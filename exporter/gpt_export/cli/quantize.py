@@ -10,7 +10,15 @@ import click
 from gpt_export.cli.completion import complete_precisions
 from gpt_export.cli.display import progress
 from gpt_export.cli.errors import RunOptions, run_options
-from gpt_export.cli.options import ARTIFACTS, OUTPUT, case_options, echo_result, gate_option, names_in
+from gpt_export.cli.options import (
+    ARTIFACTS,
+    OUTPUT,
+    calibration_option,
+    case_options,
+    echo_result,
+    gate_option,
+    names_in,
+)
 from gpt_export.cli.report_page import html_option, refuse_inside
 
 
@@ -24,12 +32,7 @@ from gpt_export.cli.report_page import html_option, refuse_inside
     shell_complete=complete_precisions,
     help="Variants to write side by side, with commas: int4, int8, fp16; fp32 is taken along if it is named.",
 )
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="A UTF-8 text of the model's domain, for better int4 (GPTQ).",
-)
+@calibration_option
 @click.option("--output", type=OUTPUT, metavar="FOLDER", help="[default: artifacts/NAME- and the precisions]")
 @click.option("--force", is_flag=True, help="Replace an artifact that is there.")
 @gate_option

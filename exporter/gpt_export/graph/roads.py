@@ -72,16 +72,16 @@ def build(
         return _with_weights_if_needed(make, skeleton, reference)
 
     if road == "script":
-        return BuiltGraph(model=_with_free_names(by_script()), road="script")
+        return BuiltGraph(model=by_script(), road="script")
     if road == "export":
-        return BuiltGraph(model=_with_free_names(by_export()), road="export")
+        return BuiltGraph(model=by_export(), road="export")
     try:
-        return BuiltGraph(model=_with_free_names(by_script()), road="script")
+        return BuiltGraph(model=by_script(), road="script")
     except (ScriptError, GraphError) as error:
         why_not = str(error)
     logger.info("not by script: %s", why_not)
     try:
-        return BuiltGraph(model=_with_free_names(by_export()), road="export", why_not=why_not)
+        return BuiltGraph(model=by_export(), road="export", why_not=why_not)
     except GraphError as error:
         raise GraphError(f"by script: {why_not}; by torch.export: {error}") from error
 
@@ -100,7 +100,7 @@ def _with_weights_if_needed(
 ) -> ir.Model:
     """What `make` gives for the skeleton on the meta device, or else for the module with its weights."""
     try:
-        return make(skeleton, "meta")
+        return _with_free_names(make(skeleton, "meta"))
     except GraphError as error:
         logger.info("no graph without weights (%s); exporting with the weights in place", error)
-    return make(reference(), "cpu")
+    return _with_free_names(make(reference(), "cpu"))

@@ -59,9 +59,13 @@ def adapt(module: Any, *, longest: int | None = None) -> Adapted:
         raise SourceError(f"{module!r} is a {type(module).__name__}, not a torch.nn.Module; pass a module")
     written = plain(module)
     narrow = halves(written)
-    found, rows = _looked_at(written, narrow, longest)
+    with Roundings() as roundings:
+        found, rows = _looked_at(written, narrow, longest)
+    if narrow:  # which rounds by its weights alone: its copy in float32 shows what its code does
+        with Roundings() as roundings:
+            _learn(widened(written), longest)
     scripted = isinstance(written, torch.jit.ScriptModule)
-    rounds = None if scripted else _rounds(widened(written) if narrow else written, longest)
+    rounds = None if scripted or roundings.dtype is None else str(roundings.dtype).removeprefix("torch.")
     if narrow and rounds is None:  # the copy in float32 returns float32 by itself
         found = replace(found, finish=found.finish.removesuffix(WIDENED))
     _refuse_doubles(written)
@@ -116,13 +120,6 @@ def _buffers_widen(module: nn.Module, longest: int | None, rows: int) -> bool:
         f"{type(module).__name__} rounds to 16 bits on its way and is another model without that; call .float() on it, "
         "and leave the casts in its code out"
     )
-
-
-def _rounds(module: nn.Module, longest: int | None) -> str | None:
-    """The 16-bit type that the module's code rounds to on its way, such as `bfloat16`; None if it does not."""
-    with torch.no_grad(), Roundings() as roundings:
-        _learn(module, longest)
-    return None if roundings.dtype is None else str(roundings.dtype).removeprefix("torch.")
 
 
 def _looked_at(module: nn.Module, narrow: str | None, longest: int | None) -> tuple[Found, int]:
