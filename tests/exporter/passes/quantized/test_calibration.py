@@ -134,12 +134,13 @@ def test_threads_never_decide_a_code(
             assert all(torch.equal(a, b) for a, b in zip(codes, elsewhere[names], strict=True)), (threads, names)
 
 
-def test_another_processor_may_decide_the_last_bits(
+def test_another_processor_decides_no_more_than_the_last_bits(
     trained_checkpoint: Path, calibrated: Mapping[tuple[str, ...], Codes], tmp_path: Path
 ) -> None:
     # The exception that docs/variants.md states: what layers read is computed in float32, by the processor's own order.
+    # Whether it comes to that depends on the two processors, so what holds for every pair of them is what is tested.
     elsewhere = calibrated_elsewhere(trained_checkpoint, tmp_path / "codes", 1, **OTHER_PROCESSOR)
-    assert any(not torch.equal(scales, elsewhere[names][1]) for names, (_, scales) in calibrated.items())
+    assert elsewhere.keys() == calibrated.keys()
     for names, (codes, scales) in calibrated.items():
         others, other_scales = elsewhere[names]
         assert (codes != others).float().mean() < 0.01, names
