@@ -11,6 +11,7 @@ import pytest
 import torch
 from gpt_export.errors import ScriptError
 from gpt_export.graph.script import deprecations_hidden, reason, script
+from torch import Tensor, nn
 
 from tests import samples
 
@@ -110,3 +111,28 @@ def test_an_export_shows_the_modules_own_warnings_and_none_of_torchs(tmp_path: P
         "5: UserWarning: mind the gap"
     ]
     assert run.stdout == ""
+
+
+class Ageing(nn.Module):
+    """A module with a property that says something to whoever reads it, as those of transformers have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projection = nn.Linear(2, 2)
+
+    @property
+    def width(self) -> int:
+        warnings.warn("`width` is deprecated", FutureWarning, stacklevel=2)
+        print("`width` is read")
+        return 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(x)
+
+
+def test_what_a_property_says_when_torch_reads_it_is_not_seen(capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        script(Ageing())
+    assert not seen
+    assert capfd.readouterr() == ("", "")
