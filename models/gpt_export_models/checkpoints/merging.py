@@ -29,7 +29,8 @@ def merge(
     Args:
         held_transposed: whether the matrix of that name is held as (in, out), as `Conv1D` has it.
         tied: parameters that `state` need not have, and the ones that they are while it does not: a head that is the
-            embedding. PEFT changes one of the two and leaves the other as it was.
+            embedding. PEFT changes one of the two and leaves the other as it was, except for trained rows of the
+            latter, which are both's unless the former has rows of its own.
 
     Raises:
         CheckpointError: the adapter changes what the state does not have, or not in its shape.
@@ -46,7 +47,8 @@ def merge(
     for module, (indices, tensor) in adapter.rows.items():
         name = at[f"{module}.weight"]
         merged[name] = _with_rows(adapter, module, merged[name], indices, tensor)
-        for other in (n for n, o in (tied or {}).items() if o == name and n not in state):
+        own = {at[f"{other}.weight"] for other in adapter.rows}
+        for other in (n for n, o in (tied or {}).items() if o == name and n not in state and n not in own):
             merged[other] = merged[name]
     for module, product in adapter.products.items():
         name = at[f"{module}.weight"]

@@ -57,6 +57,48 @@ def test_the_adapter_beside_the_weights_is_in_the_artifact(
     assert artifact.manifest.source["adapter"] == "saved"
 
 
+ROWS = {"embed_tokens": [3, 7]}
+ENDS: dict[str, dict[str, Any]] = {
+    "rows": {"trainable_token_indices": ROWS},
+    "rows of both": {"trainable_token_indices": ROWS | {"lm_head": [3, 7]}},
+    "other rows of both": {"trainable_token_indices": {"lm_head": [5]} | ROWS},
+    "table saved": {"modules_to_save": ["embed_tokens"]},
+    "head saved": {"modules_to_save": ["lm_head"]},
+    "both saved": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "saved as tied": {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+    "low rank of the table": {"target_modules": ["embed_tokens", "q_proj"]},
+    "low rank as tied": {"target_modules": ["embed_tokens", "q_proj"], "ensure_weight_tying": True},
+    "low rank of the head": {"target_modules": ["lm_head", "q_proj"]},
+}
+OTHERS = {
+    "opt": {"trainable_token_indices": ROWS},
+    "neox": {"trainable_token_indices": {"embed_in": [3, 7]}, "target_modules": ["query_key_value"]},
+    "gpt2 of another scale": {"trainable_token_indices": {"wte": [3, 7]}, "target_modules": ["c_attn"]},
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("family", "settings", "tie"),
+    [
+        *(pytest.param("llama", ENDS[ends], True, id=ends) for ends in ENDS),
+        *(pytest.param("llama", ENDS[ends], False, id=f"{ends}, untied") for ends in ("rows", "other rows of both")),
+        *(pytest.param(family, settings, True, id=family) for family, settings in OTHERS.items()),
+    ],
+)
+def test_ends_are_tied_as_peft_has_them(family: str, settings: dict[str, Any], tie: bool, tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    config = FAMILIES[family]().config
+    config.tie_word_embeddings = tie
+    model = pytest.importorskip("transformers").AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    plain = logits(model, torch.from_numpy(IDS)).numpy()
+    wrapped = adapted(model, tmp_path, **{"target_modules": ["q_proj"]} | settings)
+    wanted = logits(wrapped, torch.from_numpy(IDS)).numpy()
+    assert off(reference(read_source(str(tmp_path))), wanted) <= LIMITS["fp32"]
+    assert off(plain, wanted) > 100 * LIMITS["fp32"]  # the negative control
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_none_leaves_a_stale_adapter_away(family: str, tmp_path: Path) -> None:
     folder, wanted = made(family, tmp_path / "saved")

@@ -68,8 +68,8 @@ class Coded:
 class CodesFound:
     """What the quantised matrices of a file are."""
 
-    bits: int
-    """The fewest that a matrix has."""
+    precision: str
+    """That of ours which has as few bits as the matrix with the fewest."""
     figures: Mapping[str, Any]
     """JSON values, as a variant's own are recorded."""
     faults: tuple[str, ...]
@@ -126,19 +126,20 @@ def compare_codes(
         sqnr[" + ".join(names)] = min(decibels, sqnr.get(" + ".join(names), math.inf))
         held |= set(names)
     bits = min(each.bits for each in coded)
+    precision = "int4" if bits <= 4 else "int8"
     worst = min(sqnr, key=lambda name: sqnr[name], default="")
     operators = ", ".join(f"{count} {name}" for name, count in Counter(each.operator for each in coded).most_common())
     said = f"the weights are int{bits}: {len(coded)} matrices ({operators}) were read back and compared"
     shown = f"; {worst} is the worst, {sqnr[worst]:.1f} dB above its error" if worst else ""
     return CodesFound(
-        bits=bits,
+        precision=precision,
         figures={
             "matrices": len(coded),
             "elements": elements,
             "worst_sqnr_db": round(sqnr[worst], 2) if worst and math.isfinite(sqnr[worst]) else None,
             "worst_matrix": worst,
         },
-        faults=tuple(faults),
+        faults=tuple(f"{precision}, {fault}" for fault in faults),
         notes=(said + shown,),
         held=frozenset(held & weights.keys()),
     )

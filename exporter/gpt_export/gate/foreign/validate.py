@@ -13,7 +13,8 @@ from gpt_export.errors import ArtifactError, ConfigError
 from gpt_export.gate.case import Case
 from gpt_export.gate.cases import choose_cases, grid_case
 from gpt_export.gate.determinism import random_nodes
-from gpt_export.gate.foreign.codes import CodesFound, coded_matrices, compare_codes
+from gpt_export.gate.foreign.codes import coded_matrices, compare_codes
+from gpt_export.gate.foreign.halves import HALVES, half_type
 from gpt_export.gate.foreign.signature import (
     Roles,
     feed_of,
@@ -33,6 +34,9 @@ from gpt_export.gate.validate import Candidate
 from gpt_export.progress import OnStage, ignore
 from gpt_export.runtime.options import session_options, start_session
 from gpt_export.sources.source import Source
+
+FLOAT32 = "onnx"
+"""What a graph in float32 is called in reports."""
 
 
 def validate_file(
@@ -67,18 +71,21 @@ def validate_file(
     names = source.first_names()
     coded = coded_matrices(model)
     codes = compare_codes(model, coded, source.weights, candidate_groups(source.weights, names)) if coded else None
-    sources, found = match_weights(model, source.weights, names, codes.held if codes else ())
-    limits = _allowed(settings, codes)
+    half = None if codes else half_type(model)
+    sources, found = match_weights(model, source.weights, names, codes.held if codes else (), half)
+    precision = codes.precision if codes else HALVES[half].name if half else FLOAT32
+    limits = _allowed(settings, precision)
+    rounded = precision != FLOAT32  # every layer of such a file differs
     subject = Subject(
-        candidates={"onnx": _candidate(path, matched, limits, operators)},
-        traced=None if codes else Traced(path, sources, feed_of(matched)),  # every layer of a quantised file differs
+        candidates={precision: _candidate(path, matched, limits, operators)},
+        traced=None if rounded else Traced(path, sources, feed_of(matched)),
         faults=[
             *altered_weights(model, source.weights, sources),
             *random_nodes(model),
             *(codes.faults if codes else ()),
         ],
         notes=(*(codes.notes if codes else ()), *matched.notes, *left, *found),
-        quantized={"onnx": codes.figures} if codes else {},
+        quantized={precision: codes.figures} if codes else {},
     )
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
         return judge(source, subject, taken, limits, Path(scratch), on_stage)
@@ -100,12 +107,12 @@ def _cases(
     return taken, (f"not run, for what the file lacks: {', '.join(left)}",) if left else ()
 
 
-def _allowed(settings: GateSettings, codes: CodesFound | None) -> Limits:
-    """The limits of float32, or those of a quantised model, with what the user gave in place of either's."""
-    if codes is None or (settings.limits and settings.limits.atol is not None):
+def _allowed(settings: GateSettings, precision: str) -> Limits:
+    """The limits of the precision that the file is of, with what the user gave in place of them."""
+    if precision == FLOAT32 or (settings.limits and settings.limits.atol is not None):
         return settings.allowed
-    row = LIMITS["int4" if codes.bits <= 4 else "int8"]
-    return row.overridden(kl=settings.variant_kl, top1=settings.variant_top1)
+    judged_as = {half.name: half.judged_as for half in HALVES.values()}.get(precision, precision)
+    return LIMITS[judged_as].overridden(kl=settings.variant_kl, top1=settings.variant_top1)
 
 
 def _candidate(path: Path, roles: Roles, limits: Limits, operators: Collection[str]) -> Candidate:

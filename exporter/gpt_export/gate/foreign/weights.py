@@ -13,6 +13,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from gpt_export.artifact.onnx_model import OnnxModel
+from gpt_export.gate.foreign.halves import HALVES, rounded
 from gpt_export.gate.tracing.anchors import part_of
 from gpt_export.gate.weights_check import stored_array
 
@@ -24,7 +25,11 @@ Names = tuple[str, ...]
 
 
 def match_weights(
-    model: OnnxModel, weights: Mapping[str, Tensor], first_names: Mapping[str, str], coded: Collection[str] = ()
+    model: OnnxModel,
+    weights: Mapping[str, Tensor],
+    first_names: Mapping[str, str],
+    coded: Collection[str] = (),
+    half: int | None = None,
 ) -> tuple[dict[str, Names], tuple[str, ...]]:
     """By initializer, the parameters that it holds, and notes on what was not found bit for bit.
 
@@ -35,6 +40,7 @@ def match_weights(
     Args:
         first_names: for each parameter, the first name of its tensor, as `Source.first_names` has it.
         coded: parameters that the file holds as codes, and that are not looked for. Integers are nobody's weights here.
+        half: the type of 16 bits that parameters may be rounded to in the file, of `HALVES`.
     """
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     used = [
@@ -50,13 +56,13 @@ def match_weights(
     by_digest: dict[bytes, list[str]] = defaultdict(list)
     for name in order:
         if sizes[name] in wanted and sizes[name] > 1:
-            by_digest[_digest(stored_array(initializers[name], model.path.parent))].append(name)
+            by_digest[_digest(_widened(stored_array(initializers[name], model.path.parent)))].append(name)
 
     sources: dict[str, Names] = {}
     left: list[Names] = []
     claims: dict[bytes, list[Names]] = defaultdict(list)
     for names, tensors in groups.items():
-        digest = next((digest for digest in _forms(tensors) if by_digest.get(digest)), None)
+        digest = next((digest for digest in _forms(tensors, half) if by_digest.get(digest)), None)
         if digest is None:
             left.append(names)
         else:
@@ -71,7 +77,7 @@ def match_weights(
     known = {name for digest in claims for name in by_digest[digest]}
     free = [name for name in order if name not in known]
     _pair_by_size([*single, *(names for names in left if _is_fused(names))], groups, free, sizes, sources)
-    notes = [f"{len(covered)} of {len(weights)} parameters are in the file bit for bit"]
+    notes = [f"{len(covered)} of {len(weights)} parameters are in the file bit for bit{_as_rounded(half)}"]
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         notes.append(f"not found bit for bit: {shown}")
@@ -91,16 +97,20 @@ def altered_weights(model: OnnxModel, weights: Mapping[str, Tensor], sources: Ma
             source = torch.cat([weights[part].detach() for part in held]).float().numpy()
         else:
             source = weights[held[0]].detach().float().numpy()
-        stored = stored_array(initializers[name], model.path.parent)
+        stored = _widened(stored_array(initializers[name], model.path.parent))
+        half = initializers[name].data_type if initializers[name].data_type in HALVES else None
+        wanted = source if half is None else rounded(source, half)
         for found in (stored, stored.T) if stored.dtype == source.dtype else ():
-            if found.shape == source.shape and (fault := _alteration(found, source)):
+            if found.shape == source.shape and (fault := _alteration(found, wanted, half)):
                 faults.append(f"weight {' + '.join(held)}, held by {name}: {fault}")
                 break
     return tuple(faults)
 
 
-def _alteration(found: NDArray[np.generic], source: NDArray[np.generic]) -> str:
+def _alteration(found: NDArray[np.generic], source: NDArray[np.float32], half: int | None) -> str:
     differs = found != source
+    if half is not None:
+        differs &= np.maximum(np.abs(found), np.abs(source)) > HALVES[half].least
     count = int(np.count_nonzero(differs))
     if not 0 < count < differs.size // 2:
         return ""
@@ -142,12 +152,25 @@ def _candidates(weights: Mapping[str, Tensor], first_names: Mapping[str, str]) -
                 yield tuple(trio), [weights[name] for name in trio]
 
 
-def _forms(tensors: list[Tensor]) -> Iterator[bytes]:
+def _forms(tensors: list[Tensor], half: int | None) -> Iterator[bytes]:
     joined = torch.cat([tensor.detach() for tensor in tensors]) if len(tensors) > 1 else tensors[0].detach()
-    array = joined.float().numpy()
-    yield _digest(array)
-    if array.ndim == 2:
-        yield _digest(array.T)
+    exact = joined.float().numpy()
+    for array in (exact,) if half is None else (rounded(exact, half), exact):
+        yield _digest(array)
+        if array.ndim == 2:
+            yield _digest(array.T)
+
+
+def _widened(stored: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Numbers of 16 bits as float32 ones, the others as they are."""
+    return stored.astype(np.float32) if stored.dtype.itemsize == 2 else stored
+
+
+def _as_rounded(half: int | None) -> str:
+    if half is None:
+        return ""
+    name, judged_as = HALVES[half].name, HALVES[half].judged_as
+    return f" once they are rounded to {name}, and it was judged by the limits of {judged_as}"
 
 
 def _digest(array: NDArray[np.generic]) -> bytes:
