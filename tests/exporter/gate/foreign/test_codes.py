@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from gpt_export.artifact.onnx_model import read_model
 from gpt_export.gate.foreign.codes import coded_matrices, read_back
 from onnx import numpy_helper
@@ -93,11 +95,13 @@ def test_a_quantised_file_is_judged_as_what_it_is(
     notes = " ".join(report["notes"])
     assert f"the weights are int{bits}: " in notes
     assert operator in notes
-    figures = report["quantized"]["onnx"]
+    figures = report["quantized"][f"int{bits}"]
     assert figures["matrices"] >= 8
     assert figures["worst_sqnr_db"] > (30 if bits == 8 else 12)
+    assert set(report["targets"]) == {f"int{bits}"}
     strict = cli("validate", tmp_path / "quantised.onnx", "--against", folder, "--kl", "0")
     text = strict.refused(3, "mean KL")
+    assert f"FAILED  int{bits}: " in strict.out
     assert "shift of position" not in text
 
 
@@ -131,3 +135,57 @@ def test_codes_are_read_back_as_onnxruntime_computes_with_them(plain: tuple[Path
             forms = [form for form in (floats[name], floats[name].T) if form.shape == found.shape]
             step = np.abs(floats[name]).max() / (2 ** (bits - 1) - 1)
             assert min(np.abs(found - form).max() for form in forms) <= 1.05 * step, (each, name)
+
+
+def halved(path: Path, out: Path, *, keep_io_types: bool = True) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=keep_io_types), out)
+
+
+def narrowed(path: Path, out: Path) -> None:
+    """Matrices in bfloat16 and computing in float32."""
+    model = onnx.load(path)
+    casts = []
+    for tensor in list(model.graph.initializer):
+        if len(tensor.dims) == 2 and tensor.data_type == onnx.TensorProto.FLOAT:
+            name, numbers = tensor.name, torch.from_numpy(numpy_helper.to_array(tensor).copy()).bfloat16()
+            tensor.ClearField("float_data")
+            tensor.raw_data, tensor.data_type = numbers.view(torch.int16).numpy().tobytes(), onnx.TensorProto.BFLOAT16
+            tensor.name = f"{name}_narrow"
+            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    kept = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*casts, *kept])
+    onnx.save(model, out)
+
+
+HALVED: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+    "inputs and outputs kept": (halved, "fp16"),
+    "all of it": (partial(halved, keep_io_types=False), "fp16"),
+    "bfloat16": (narrowed, "bf16"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the float32 number:UserWarning")
+@pytest.mark.parametrize("kind", HALVED)
+def test_a_file_in_16_bits_is_judged_by_their_limits(
+    kind: str, plain: tuple[Path, Path], cli: Cli, tmp_path: Path
+) -> None:
+    convert, precision = HALVED[kind]
+    path, folder = plain
+    convert(path, tmp_path / "half.onnx")
+    run = cli("validate", tmp_path / "half.onnx", "--against", folder)
+    assert run.code == 0, run.err
+    assert f"passed  {precision}: " in run.out
+    said = " ".join(run.out.split())
+    assert f"bit for bit once they are rounded to {precision}" in said
+    model = onnx.load(tmp_path / "half.onnx")
+    kinds = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    tensor = next(t for t in model.graph.initializer if t.data_type in kinds and len(t.dims) == 2)
+    numbers = bytearray(tensor.raw_data)
+    numbers[3] ^= 0x40  # the exponent of the second element
+    tensor.raw_data = bytes(numbers)
+    onnx.save(model, tmp_path / "half.onnx")
+    altered = cli("validate", tmp_path / "half.onnx", "--against", folder)
+    altered.refused(3, "1 of ")
