@@ -41,7 +41,7 @@ def _artifact(found: Mapping[str, Any]) -> Iterator[str]:
     tokenizer = {None: "no tokenizer", "gpt2": "GPT-2's tokenizer", "carried": "the checkpoint's tokenizer"}
     said.append(tokenizer.get(model["tokenizer"], f"the tokenizer {model['tokenizer']}"))
     yield f"It has {', '.join(said[:-1])} and {said[-1]}."
-    if judge := model.get("judged_against"):
+    if (judge := model.get("judged_against")) and found["parity_passed"] is not None:
         yield f"It was judged against {judge}."
     yield from (f"Note: {note}." for note in model.get("notes", ()))
 

@@ -28,7 +28,7 @@ from gpt_export.sources.hub import cached_snapshot
     "roles",
     multiple=True,
     metavar="INPUT=ROLE",
-    help="What an input or output of an .onnx file is: ids, mask, positions, types, flag or logits. Repeatable.",
+    help="What an input or output of an .onnx file is: ids, mask, positions, types, flag, keep or logits. Repeatable.",
 )
 @source_options
 @case_options

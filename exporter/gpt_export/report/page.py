@@ -107,7 +107,7 @@ def _variant_tiles(report: ParityReport) -> Iterator[_Tile]:
             change = largest_perplexity_change(compared)
             worst = max(compared, key=lambda result: result.kl_mean)
             limit = "" if worst.kl_limit is None else f", of {figures.number(worst.kl_limit)} allowed"
-            bound = "" if worst.perplexity_limit is None else f" of ±{worst.perplexity_limit:.0%}"
+            bound = "" if worst.perplexity_limit is None else f" of ±{worst.perplexity_limit:.1%}"
             perplexity = "not judged" if change is None else f"{change:+.2%}{bound}"
             note = f"nats of KL, worst mean{limit}; perplexity {perplexity}"
             yield _Tile(target, figures.number(kl), note, all(result.passed for result in found))

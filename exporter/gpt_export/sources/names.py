@@ -15,6 +15,7 @@ from gpt_export_models.errors import UnimplementedError
 from gpt_export_models.json_files import read_json_object
 from torch import nn
 
+from gpt_export.artifact.manifest import has_manifest
 from gpt_export.errors import SourceError
 from gpt_export.sources.adapter_choice import Chosen, choose_adapter
 from gpt_export.sources.factories import made_once, maker_of
@@ -82,6 +83,11 @@ def read_source(
         return _dummy_124m(seed)
     if spec in GPT2_SIZES:
         return seeded_gpt(spec, seed, cached=cached)
+    if is_path and has_manifest(Path(spec)):
+        raise SourceError(
+            f"{spec} is an artifact already; gpt-export quantize makes smaller files of it, and gpt-export validate "
+            "compares it with its source"
+        )
     if is_path:
         chosen = choose_adapter(snapshot or Path(spec), adapter, base)
         name = artifact_name(Path(spec)) if snapshot is None else spec.rpartition("/")[2]

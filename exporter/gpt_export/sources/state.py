@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from gpt_export_models.blank import InitialisersSkipped, blank
-from gpt_export_models.checkpoints.containers import is_averaged
+from gpt_export_models.checkpoints.containers import is_averaged, refuse_rivals
 from gpt_export_models.checkpoints.stored import read_stored
 from gpt_export_models.problems import some
 from torch import Tensor, nn
@@ -53,15 +53,23 @@ def best_fit(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict
     """Of all dicts of tensors in a file, and all prefixes of their names, the one that has most of the wanted names.
 
     Of several that have as many, the one that is not called a running average; a note says which was taken.
+
+    Raises:
+        CheckpointError: several of other numbers have as many, and nothing says which is meant.
     """
-    found = [(at, state) for at, inner in _dicts(values) for state in _without_prefixes(inner)]
+    found = [each for at, inner in _dicts(values) for each in _without_prefixes(inner, at)]
     known = [(len(state.keys() & wanted.keys()), at, state) for at, state in found]
     if not known:
         return None, ()
     most = max(count for count, _, _ in known)
     equal = [(at, state) for count, at, state in known if count == most]
     at, state = min(equal, key=lambda each: (is_averaged(each[0]), len(each[1])))
-    others = sorted({other for other, _ in equal if other != at}) if most else []
+    rivals = [(other, {name: held[name] for name in wanted if name in held}) for other, held in ((at, state), *equal)]
+    if most:
+        refuse_rivals(each for each in rivals if is_averaged(each[0]) == is_averaged(at))
+    taken = rivals[0][1]
+    others = sorted({other for other, held in rivals if any(held[name] is not taken.get(name) for name in held)} - {at})
+    others = others if most else []
     note = f"the file has the model more than once; {at or 'the top level'} was taken, not {some(others)}"
     return state, (note,) if others else ()
 
@@ -77,20 +85,22 @@ def _dicts(values: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tu
                 yield from _dicts(value, (*keys, str(key)))
 
 
-def _without_prefixes(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+def _without_prefixes(state: dict[str, Tensor], at: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """The dict as it is, without `_orig_mod.` anywhere, and without each first part that all names share."""
-    yield state
+    yield at, state
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
-    yield state
+    yield at, state
     firsts = {name.partition(".")[0] for name in state}
     for first in firsts:  # a trainer keeps other things beside the model
         inner = {
             name.removeprefix(f"{first}."): tensor for name, tensor in state.items() if name.startswith(f"{first}.")
         }
         if inner:
-            yield inner
+            where = f"{at}: {first}." if at else f"{first}."
+            where = at if len(firsts) == 1 else where
+            yield where, inner
             if len(firsts) == 1 and len({name.partition(".")[0] for name in inner}) == 1:
-                yield from _without_prefixes(inner)
+                yield from _without_prefixes(inner, where)
 
 
 def _made(make: Callable[[], nn.Module], seed: int, device: str = "meta") -> nn.Module:

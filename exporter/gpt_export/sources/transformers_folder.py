@@ -16,6 +16,7 @@ from typing import Any
 
 from gpt_export_models.checkpoints.adapters import CONFIG as ADAPTER_CONFIG
 from gpt_export_models.checkpoints.advice import refuse_configuration
+from gpt_export_models.checkpoints.stored import demand_weights
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
 from gpt_export_models.tokenizer_folder import assumed_tokenizer, find_tokenizer
@@ -61,6 +62,7 @@ def transformers_source(folder: Path, *, name: str, adapter: Path | None = None,
             f"{folder} is a {values['model_type']} of Hugging Face, which transformers reads, and that is not "
             "installed; pip install 'gpt-export[hf]'"
         )
+    demand_weights(folder)
     with _without_adapter(folder) as alone:
         model, version, found = _loaded(alone, values)
     merged = {}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gpt_export_models.checkpoints.opaque import attributes
+from gpt_export_models.errors import CheckpointError
 from gpt_export_models.problems import some
 
 _DEEPEST = 3
@@ -51,6 +53,9 @@ def find_state(values: Mapping[str, Any], landmark: re.Pattern[str]) -> Held | N
 
     Args:
         landmark: what a name of the family matches from its beginning on, once nothing is before it.
+
+    Raises:
+        CheckpointError: several models lie there, and nothing says which is meant.
     """
     found = [held for keys, inner, beside in _dicts(values) for held in _behind_prefixes(keys, inner, beside, landmark)]
     if not found:
@@ -58,8 +63,33 @@ def find_state(values: Mapping[str, Any], landmark: re.Pattern[str]) -> Held | N
     most = max(len(held.state) for held in found)
     whole = [held for held in found if 2 * len(held.state) > most]
     first = min(whole, key=lambda held: is_averaged(held.at))  # min keeps the order of the file
+    refuse_rivals((held.at, held.state) for held in whole if is_averaged(held.at) == is_averaged(first.at))
     others = tuple(held.at or "the top level" for held in whole if held is not first)
     return replace(first, others=others, left_out=() if others else first.left_out)
+
+
+def refuse_rivals(copies: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Refuses models of other numbers that lie in one file, each given by where it lies and its tensors.
+
+    Raises:
+        CheckpointError: there is more than one.
+    """
+    (at, state), *others = copies
+    rivals = [other for other, tensors in others if not _same(state, tensors)]
+    if rivals:
+        names = [name or "the top level" for name in (at, *rivals)]
+        raise CheckpointError(
+            f"the file has {len(names)} models of other numbers ({some(names)}), and none is called an average of "
+            "another; save the state dict of the one that is meant alone, with torch.save"
+        )
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    tensors = {name: tensor for name, tensor in one.items() if isinstance(tensor, Tensor)}
+    return all(
+        isinstance(found := other.get(name), Tensor) and (found is tensor or torch.equal(found, tensor))
+        for name, tensor in tensors.items()
+    )
 
 
 def is_averaged(at: str) -> bool:

@@ -109,6 +109,12 @@ def _places(state: Mapping[str, Tensor], adapter: Adapter, tied: Mapping[str, st
     for name in names_of(adapter):
         forms = (name, name.partition(".")[2], *(f"{top}.{name}" for top in sorted(tops)))
         at[name] = next((form for form in forms if form in known), "")
+    added = [f"{module}.bias" for module, product in adapter.products.items() if product.bias is not None]
+    if unknown := [name for name in added if not at[name] and at[f"{name.removesuffix('bias')}weight"]]:
+        raise CheckpointError(
+            f"{adapter.file} adds biases (lora_bias) where its base has none ({some(unknown)}), which PEFT does not "
+            "merge either; train it without lora_bias, or on a base with biases"
+        )
     if lost := [name for name, found in at.items() if not found]:
         raise CheckpointError(
             f"{adapter.file} changes {some(lost)}, which its base does not have; pass the base that the adapter was "

@@ -24,7 +24,7 @@ USUAL_NAMES = (
 """What Hugging Face calls its weights, the preferred first; other names are found by what the files hold."""
 
 _OF_TRAINING = re.compile(
-    r"training_args\.bin|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|adapter_model\..+"
+    r"training_args\.bin|.*_optim_states\.pt|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|adapter_model\..+"
 )
 """What a trainer saves beside the weights, in files of the same kinds."""
 
@@ -65,11 +65,21 @@ def read_stored(path: Path) -> Stored:
         kind = _kind(file)
         if kind == "json":
             return _read_shards(path, file)
+        _refuse_shard(file)
         values = _read_weights(file, kind)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({some([error])}); check the path and its permissions") from error
     notes = (OLD_FORMAT_NOTE,) if kind == "old pickle" else ()
     return Stored(path=path, folder=file.parent, values=values, files=(file,), notes=notes)
+
+
+def demand_weights(folder: Path) -> None:
+    """Refuses a folder without weights, by what it holds instead.
+
+    Raises:
+        CheckpointError: it holds none, or several files that could be them.
+    """
+    _weights_in(folder)
 
 
 def holds_weights(folder: Path) -> bool:
@@ -90,6 +100,9 @@ def _weights_in(folder: Path) -> Path:
     found = weights_in(folder)
     if not found:
         refuse_other_files(folder)
+        if inner := [file for part in sorted(folder.iterdir()) if part.is_dir() for file in weights_in(part)]:
+            seen = some(str(file.relative_to(folder)) for file in inner)
+            raise CheckpointError(f"{folder} holds no weights itself but {seen}; pass what is meant: {inner[0]}")
         raise CheckpointError(
             f"{folder} holds no weights; it needs one of {', '.join(USUAL_NAMES)} or a file of torch.save"
         )
@@ -141,7 +154,18 @@ def _read_weights(file: Path, kind: Kind) -> Mapping[str, Any]:
         raise CheckpointError(
             f"{file} holds a {type(values).__name__}, not a dict of tensors; save model.state_dict() with torch.save"
         )
+    if set(values) == {"state", "param_groups"}:
+        raise CheckpointError(f"{file} is the state of an optimizer, not a model's; pass the weights beside it")
     return {str(key): value for key, value in values.items()}
+
+
+def _refuse_shard(file: Path) -> None:
+    """Refuses a file that an index beside it names as one of several shards."""
+    for index in sorted(file.parent.glob("*.index.json")):
+        homes = read_json_object(index).get("weight_map")
+        shards = set(map(str, homes.values())) if isinstance(homes, dict) else set()
+        if file.name in shards and len(shards) > 1:
+            raise CheckpointError(f"{file} is one shard of {len(shards)} ({index.name}); pass the folder {file.parent}")
 
 
 def _read_shards(path: Path, index: Path) -> Stored:

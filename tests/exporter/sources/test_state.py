@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from gpt_export.errors import CheckpointError
+from gpt_export.artifact.manifest import FORMAT
+from gpt_export.errors import CheckpointError, SourceError
 from gpt_export.sources.factories import maker_of
 from gpt_export.sources.names import read_source
 from gpt_export.sources.state import loaded
@@ -137,3 +138,22 @@ def test_the_tokenizer_beside_the_weights_is_the_modules(user_module: Callable[[
     name = user_module("from tests.exporter.sources.modules import Plain\n")
     notes = read_source(f"{name}:Plain", weights=tmp_path / "ckpt.pt").notes
     assert any("is in vocab.txt, from which no tokenizer.json could be made; " in note for note in notes)
+
+
+def test_of_two_models_behind_prefixes_none_is_guessed(tmp_path: Path) -> None:
+    state = seeded(modules.Plain()).state_dict()
+    older = {name: value * 0.5 for name, value in state.items()}
+    for first, second in (("generator", "policy"), ("ema", "model")):
+        both = {f"{first}.{n}": v for n, v in older.items()} | {f"{second}.{n}": v for n, v in state.items()}
+        torch.save({"state_dict": both}, tmp_path / f"{first}.ckpt")
+    with pytest.raises(CheckpointError, match=r"2 models of other numbers .*generator.*policy.* is meant alone"):
+        loaded(modules.Plain, tmp_path / "generator.ckpt", 0)
+    module, notes = loaded(modules.Plain, tmp_path / "ema.ckpt", 0)
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    assert "the file has the model more than once; state_dict: model. was taken, not state_dict: ema." in notes
+
+
+def test_an_artifact_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": FORMAT}), encoding="utf-8")
+    with pytest.raises(SourceError, match="is an artifact already; gpt-export quantize makes smaller files of it"):
+        read_source(str(tmp_path))

@@ -147,6 +147,20 @@ def test_an_adapter_of_another_base_is_refused(tmp_path):
         read_checkpoint(tmp_path / "base", adapter=tmp_path / "tall")
 
 
+def test_biases_of_an_adapter_without_the_bases_are_what_peft_does_not_merge_either(tmp_path):
+    from gpt_export_models.checkpoints.merging import merge
+
+    folder, model = folder_of(tmp_path, target_modules=["c_attn"], lora_bias=True)
+    state = {name: t for name, t in make().state_dict().items() if not name.endswith("c_attn.bias")}
+    with pytest.raises(CheckpointError, match=r"adds biases \(lora_bias\) where its base has none .* PEFT does not"):
+        merge(state, read_adapter(folder), held_transposed=lambda _name: True)
+    for part in model.modules():
+        if hasattr(part, "base_layer"):
+            part.base_layer.bias = None
+    with pytest.raises(Exception, match="bias"):  # the oracle
+        model.merge_and_unload()
+
+
 def test_every_damage_of_an_adapters_files_is_a_sentence(tmp_path):
     folder, _ = folder_of(tmp_path, target_modules=["c_attn"], use_dora=True)
     config, file = folder / "adapter_config.json", folder / "adapter_model.safetensors"

@@ -98,3 +98,56 @@ def test_the_last_checkpoint_of_a_trainers_folder_is_taken_and_said(tmp_path: Pa
     assert "of the trainer's folder checkpoint-1000 was taken, not checkpoint-90, checkpoint-500" in checkpoint.notes
     ids = ids_of(example)
     assert off_by(logits_of(checkpoint, ids), example.logits(ids)) < LIMIT
+
+
+def test_a_last_checkpoint_without_weights_is_not_taken(tmp_path: Path) -> None:
+    example = FAMILIES["Hugging Face GPT-2"]()
+    written(tmp_path / "checkpoint-9", example, "", "the dict alone")
+    (tmp_path / "checkpoint-100").mkdir()
+    torch.save({"state": {}, "param_groups": []}, tmp_path / "checkpoint-100" / "optimizer.pt")
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint.folder == tmp_path / "checkpoint-9"
+    assert "checkpoint-100 of the trainer's folder came later and holds no weights" in checkpoint.notes
+
+
+@pytest.mark.parametrize("names", [("generator.", "policy."), ("ema.", "swa.")])
+def test_of_two_models_without_an_average_none_is_guessed(names: tuple[str, str], tmp_path: Path) -> None:
+    example = FAMILIES["nanoGPT, `bias=False`"]()
+    state = example.module.state_dict()
+    both = {f"{names[0]}{n}": t * 0.5 for n, t in state.items()} | {f"{names[1]}{n}": t for n, t in state.items()}
+    torch.save({"state_dict": both}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="has 2 models of other numbers") as refused:
+        read_checkpoint(tmp_path / "x.ckpt", heads=5)
+    assert all(f"state_dict: {name}" in str(refused.value) for name in names)
+    assert "save the state dict of the one that is meant alone" in str(refused.value)
+    same = {f"{name}{n}": t for name in names for n, t in state.items()}
+    torch.save({"state_dict": same}, tmp_path / "x.ckpt")
+    notes = read_checkpoint(tmp_path / "x.ckpt", heads=5).notes
+    said = f"the file has the model more than once; state_dict: {names[0]} was taken, not state_dict: {names[1]}"
+    assert said in notes
+
+
+def test_files_that_are_no_whole_model_are_told_by_what_they_are(tmp_path: Path) -> None:
+    example = FAMILIES["Hugging Face GPT-2"]()
+    state = example.module.state_dict()
+    torch.save({"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1.0}]}, tmp_path / "optimizer.pt")
+    with pytest.raises(CheckpointError, match="is the state of an optimizer, not a model's; pass the weights beside"):
+        read_checkpoint(tmp_path / "optimizer.pt")
+    inner = tmp_path / "deepspeed" / "latest"
+    inner.mkdir(parents=True)
+    torch.save({"module": state, "ds_version": "0.14"}, inner / "mp_rank_00_model_states.pt")
+    torch.save({"optimizer_state_dict": {}}, inner / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    with pytest.raises(CheckpointError, match=r"holds no weights itself but latest.mp_rank_00_model_states.pt; pass"):
+        read_checkpoint(tmp_path / "deepspeed")
+    example.beside(inner)
+    assert read_checkpoint(inner).tensors
+
+
+def test_one_shard_is_not_taken_for_the_model(tmp_path: Path) -> None:
+    example = FAMILIES["Hugging Face GPT-2"]()
+    example.module.save_pretrained(tmp_path, max_shard_size="9KB")
+    shards = sorted(tmp_path.glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    with pytest.raises(CheckpointError, match=rf"is one shard of {len(shards)} .*; pass the folder"):
+        read_checkpoint(shards[0])
+    assert read_checkpoint(tmp_path).tensors

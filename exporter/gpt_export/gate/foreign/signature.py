@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ _NUMPY_TYPES: dict[str, DTypeLike] = {
 }
 
 
-ROLES = ("ids", "mask", "positions", "types", "flag", "logits")
+ROLES = ("ids", "mask", "positions", "types", "flag", "keep", "logits")
 """What an input or output may be stated to be; pasts are known by their shape."""
 _LISTED = ", ".join(ROLES)
 _RANKS = (4, 5)
@@ -49,8 +49,10 @@ class Roles:
     present: tuple[str, ...]
     flag: str | None
     """A scalar that says whether the past is used, as merged decoders have it."""
+    keep: str | None
+    """How many of the last positions get logits, which is fed 0 for all of them; where it has a default it is left."""
     dtypes: dict[str, DTypeLike]
-    past_dims: dict[str, tuple[Any, ...]]
+    dims: dict[str, tuple[Any, ...]]
     batch: int | None
     """The batch size that the file is frozen to, None if any will do."""
     sequence: int | None
@@ -80,11 +82,8 @@ def match_roles(session: ort.InferenceSession, vocab_size: int, stated: Mapping[
     past = [value for value in inputs if "float" in value.type and len(value.shape) in _RANKS]
     present = [value.name for value in outputs if value.name != logits and len(value.shape) in _RANKS]
     flag = said.get("flag") or _only(value.name for value in inputs if value.type == "tensor(bool)")
-    known = {ids, mask, positions, types, flag, *(value.name for value in past)}
-    if unknown := [value.name for value in inputs if value.name not in known]:
-        raise GraphError(
-            f"the file has inputs of unknown meaning: {unknown}; state the meaning by --role INPUT=ROLE, of {_LISTED}"
-        )
+    keep = said.get("keep") or _only(value.name for value in inputs if "logits_to_keep" in value.name.lower())
+    _refuse_unknown(inputs, {ids, mask, positions, types, flag, keep, *(value.name for value in past)})
     ordered = _in_order([value.name for value in past], present)
     shape = next(value.shape for value in inputs if value.name == ids)
     batch, sequence = (dim if isinstance(dim, int) else None for dim in shape)
@@ -97,8 +96,9 @@ def match_roles(session: ort.InferenceSession, vocab_size: int, stated: Mapping[
         past=tuple(value.name for value in past),
         present=ordered or (),
         flag=flag,
+        keep=keep,
         dtypes={value.name: _NUMPY_TYPES.get(value.type, np.float32) for value in inputs},
-        past_dims={value.name: tuple(value.shape) for value in past},
+        dims={value.name: tuple(value.shape) for value in inputs},
         batch=batch,
         sequence=sequence,
         notes=(
@@ -140,6 +140,13 @@ def _ids_among(names: Sequence[str], inputs: Sequence[Any]) -> str:
             "--role INPUT=ids"
         )
     return found[0]
+
+
+def _refuse_unknown(inputs: Sequence[Any], known: Set[str | None]) -> None:
+    if unknown := [value.name for value in inputs if value.name not in known]:
+        raise GraphError(
+            f"the file has inputs of unknown meaning: {unknown}; state the meaning by --role INPUT=ROLE, of {_LISTED}"
+        )
 
 
 def _refuse_encoders(inputs: Sequence[Any], outputs: Sequence[Any], said: Mapping[str, str]) -> None:
@@ -222,7 +229,9 @@ def feed_of(roles: Roles) -> Feed:
                 inputs[roles.types] = np.zeros_like(case.ids[:, start:stop])
             if roles.flag:
                 inputs[roles.flag] = np.array([start > 0])
-            typed = {name: np.ascontiguousarray(array, roles.dtypes[name]) for name, array in inputs.items()}
+            if roles.keep:
+                inputs[roles.keep] = np.zeros([1] * len(roles.dims[roles.keep]))
+            typed = {name: np.asarray(array, roles.dtypes[name], order="C") for name, array in inputs.items()}
             outputs = session.run([*tensors, *roles.present], typed)
             chunks.append(dict(zip(tensors, outputs, strict=False)))
             past = dict(zip(roles.past, outputs[len(tensors) :], strict=False)) or past
@@ -275,6 +284,6 @@ def _key(name: str) -> tuple[str, str]:
 
 def _empty(roles: Roles, name: str, batch: int) -> NDArray[Any]:
     """A past of no tokens: the axis that is dynamic, besides the batch, has none."""
-    dims = [dim if isinstance(dim, int) else 0 for dim in roles.past_dims[name]]
+    dims = [dim if isinstance(dim, int) else 0 for dim in roles.dims[name]]
     dims[len(dims) - 4] = batch  # behind the pair of keys and values, where they are one tensor
     return np.zeros(dims, roles.dtypes[name])

@@ -90,6 +90,33 @@ def test_an_old_layout_is_run_with_its_cache(edit: Any, cached: tuple[Path, Path
         assert "token_type_ids is fed zeros, which a GPT without token types does not have" in report["notes"]
 
 
+@pytest.mark.parametrize("dims", [[], [1]])
+def test_how_many_logits_to_keep_is_all_of_them_or_the_files_default(
+    dims: list[int], cached: tuple[Path, Path], cli: Cli, tmp_path: Path
+) -> None:
+    path, folder = cached
+
+    def demanded(model: onnx.ModelProto) -> None:
+        model.graph.input.append(helper.make_tensor_value_info("num_logits_to_keep", TensorProto.INT64, dims))
+
+    def renamed(model: onnx.ModelProto) -> None:
+        demanded(model)
+        rename(model, "num_logits_to_keep", "k")
+
+    def with_default(model: onnx.ModelProto) -> None:
+        renamed(model)
+        model.graph.initializer.append(helper.make_tensor("k", TensorProto.INT64, dims, [0]))
+
+    told = ("--against", folder, "--cases", "grid")
+    for edit in (demanded, with_default):
+        run = cli("validate", copied(path, tmp_path / edit.__name__, edit), *told)
+        assert run.code == 0, run.err
+    file = copied(path, tmp_path / "renamed", renamed)
+    cli("validate", file, *told).refused(1, "inputs of unknown meaning: ['k']")
+    run = cli("validate", file, *told, "--role", "k=keep")
+    assert run.code == 0, run.err
+
+
 def test_a_role_that_cannot_be_guessed_is_stated(cached: tuple[Path, Path], cli: Cli, tmp_path: Path) -> None:
     path, folder = cached
     file = copied(path, tmp_path / "odd", two_of_ids)
