@@ -162,6 +162,12 @@ def validate(
     limits: Limits | None = None,
     context_length: int | None = None,
     config_file: str | Path | None = None,
+    heads: int | None = None,
+    weights: str | Path | None = None,
+    adapter: str | Path | None = None,
+    base: str | Path | None = None,
+    lora_alpha: float | None = None,
+    roles: Sequence[str] = (),
     on_stage: OnStage = ignore,
 ) -> ParityReport:
     """The report on `artifact` compared with its model; `report.passed` is the verdict, `report.failures` the reasons.
@@ -180,6 +186,12 @@ def validate(
         limits: what is allowed; None is what the artifact was exported with, or the default for an `.onnx` file.
         context_length: the longest sequence for a module and an `.onnx` file; None asks the module's configuration.
         config_file: the book's configuration as JSON, for a checkpoint that does not say its head count.
+        heads: the head count of such a checkpoint.
+        weights: a checkpoint for a `package.module:factory`.
+        adapter: a folder of PEFT's that is merged into a source by name; `none` leaves away the one beside its weights.
+        base: the model of the adapter that `against` is.
+        lora_alpha: the scaling of low-rank layers in a state dict of the book's.
+        roles: what inputs and outputs of an `.onnx` file mean, as `NAME=ROLE`, where it cannot be guessed.
         on_stage: called with the name of each stage when it begins.
 
     Raises:
@@ -198,6 +210,12 @@ def validate(
         limits=limits,
         context_length=context_length,
         config_file=config_file,
+        heads=heads,
+        weights=weights,
+        adapter=adapter,
+        base=base,
+        lora_alpha=lora_alpha,
+        roles=roles,
         on_stage=on_stage,
     )
 

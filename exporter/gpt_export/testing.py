@@ -19,7 +19,7 @@ import onnx
 from torch import nn
 
 from gpt_export.artifact.reading import Artifact
-from gpt_export.errors import ArtifactError
+from gpt_export.errors import ArtifactError, ConfigError
 from gpt_export.gate.foreign.validate import validate_file
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.report import ParityReport
@@ -85,7 +85,9 @@ def compare(
     limits: Limits | None = None,
     context_length: int | None = None,
     config_file: str | Path | None = None,
+    roles: Sequence[str] = (),
     on_stage: OnStage = ignore,
+    **named: Any,
 ) -> ParityReport:
     """The parity report on `artifact`, passed or not; arguments and errors are those of `gpt_export.validate`."""
     path = artifact.folder if isinstance(artifact, Artifact) else Path(artifact)
@@ -95,15 +97,23 @@ def compare(
         corpus=corpus,
         limits=limits,
     )
+    if roles and not path.is_file():
+        raise ConfigError(f"roles are for an .onnx file, and {path} says what its inputs are; leave them out")
     if isinstance(model, nn.Module):
+        if said := [name for name, value in named.items() if value is not None]:
+            raise ConfigError(f"{', '.join(said)} is for a source by name, and this is a module; leave it out")
         with evaluating(model):
-            return _against_module(path, model, settings, context_length, on_stage)
-    named: dict[str, Any] = {
+            return _against_module(path, model, settings, context_length, tuple(roles), on_stage)
+    for name in ("weights", "base"):
+        named[name] = None if named.get(name) is None else Path(named[name])
+    named |= {
         "against": None if model is None else str(model),
         "config_file": None if config_file is None else Path(config_file),
         "on_stage": on_stage,
     }
-    return (revalidate_file if path.is_file() else revalidate)(path, settings, **named)
+    if path.is_file():
+        return revalidate_file(path, settings, roles=tuple(roles), **named)
+    return revalidate(path, settings, **named)
 
 
 class ParityAssertionError(AssertionError):
@@ -142,11 +152,16 @@ def summary(report: ParityReport) -> str:
 
 
 def _against_module(
-    path: Path, module: nn.Module, settings: GateSettings, context_length: int | None, on_stage: OnStage
+    path: Path,
+    module: nn.Module,
+    settings: GateSettings,
+    context_length: int | None,
+    roles: tuple[str, ...],
+    on_stage: OnStage,
 ) -> ParityReport:
     if path.suffix == ".onnx":
         source = _source(module, path.stem, None, context_length, _cache_of(path))
-        return validate_file(path, source, settings, on_stage=on_stage)
+        return validate_file(path, source, settings, roles=roles, on_stage=on_stage)
     artifact = Artifact.open(path)
     export, model = artifact.manifest.export, artifact.manifest.model
     source = _source(module, artifact.manifest.name, int(model["vocab_size"]), int(model["context_length"]), None)

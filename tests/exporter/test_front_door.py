@@ -106,6 +106,16 @@ def test_validate_tells_its_stages_and_leaves_the_module_in_its_mode(tiny: Path)
     assert all(part.training for part in module.modules())
 
 
+def test_validate_takes_what_the_command_line_takes(tiny: Path, tmp_path: Path) -> None:
+    module = samples.tiny_dummy()
+    with pytest.raises(gpt_export.ConfigError, match="adapter, base is for a source by name, and this is a module"):
+        gpt_export.validate(tiny, module, adapter=tmp_path, base=tmp_path)
+    with pytest.raises(gpt_export.ConfigError, match=r"roles are for an \.onnx file"):
+        gpt_export.validate(tiny, module, roles=["x=ids"])
+    with pytest.raises(gpt_export.ConfigError, match="the file has no input or output 'x'"):
+        gpt_export.validate(tiny / "onnx" / "model.onnx", module, roles=["x=ids"])
+
+
 def test_validate_refuses_what_it_cannot_compare_with(tiny: Path) -> None:
     with pytest.raises(gpt_export.SourceError, match="cannot rebuild"):
         gpt_export.validate(tiny)

@@ -75,7 +75,6 @@ def test_a_source_that_is_not_named_again_is_asked_for(place: Path, command: Cal
 def test_no_line_of_the_result_hides_its_verdict(
     columns: int, trained_small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpt_export.cli.publish_text.sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", str(columns))
     told = summary(read_manifest(trained_small), Path("artifacts/gpt2")).splitlines()
     assert max(map(len, told)) < columns

@@ -36,7 +36,7 @@ def _artifact(found: Mapping[str, Any]) -> Iterator[str]:
     verdict = {True: "passed", False: "FAILED", None: "was not compared"}[found["parity_passed"]]
     yield f"{verdict}  {found['name']}, made from {_origin(source)}."
     shape = model.get("configuration") or {}
-    layers = [f"{shape[key]} {word}" for key, word in (("n_layers", "layers"), ("n_heads", "heads")) if key in shape]
+    layers = [_count(shape[key], noun) for key, noun in (("n_layers", "layer"), ("n_heads", "head")) if key in shape]
     said = [*layers, f"a vocabulary of {model['vocab_size']:,}", f"a context of {model['context_length']:,}"]
     tokenizer = {None: "no tokenizer", "gpt2": "GPT-2's tokenizer", "carried": "the checkpoint's tokenizer"}
     said.append(tokenizer.get(model["tokenizer"], f"the tokenizer {model['tokenizer']}"))
@@ -63,12 +63,12 @@ def _graph(name: str, graph: Mapping[str, Any]) -> Iterator[str]:
     weights, operators = graph["weights"], graph["operators"]
     where = f" in {', '.join(weights['external'])}" if weights["external"] else ""
     yield f"{name}: opset {opsets}; IR {graph['ir_version']}; written by {graph['producer']}"
-    yield f"  {weights['count']} weights of {weights['size_bytes'] / 1e6:,.1f} MB{where}"
+    yield f"  {_count(weights['count'], 'weight')} of {weights['size_bytes'] / 1e6:,.1f} MB{where}"
     often = sorted(operators.items(), key=lambda item: (-item[1], item[0]))
     told = [f"{count} {operator.removeprefix('com.microsoft.')}" for operator, count in often[:MOST_OPERATORS]]
     rest = sum(count for _, count in often[MOST_OPERATORS:])
-    told += [f"{rest} of {len(often) - MOST_OPERATORS} other kinds"] if rest else []
-    yield f"  {sum(operators.values())} nodes: {', '.join(told)}"
+    told += [f"and {rest} of {_count(len(often) - MOST_OPERATORS, 'more kind')}"] if rest else []
+    yield f"  {_count(sum(operators.values()), 'node')}: {', '.join(told)}"
 
 
 def _signature(graph: Mapping[str, Any]) -> Iterator[str]:
@@ -110,6 +110,10 @@ def _files(found: Mapping[str, Any]) -> list[str]:
         + ("  measured" if path in measured else "")
         for path, entry in found["files"].items()
     ]
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _size(size_bytes: int) -> str:

@@ -24,6 +24,7 @@ WORDS = {
     "calibrate int4": "calibrating int4 on the text",
     "compare weights": "comparing weights with the source",
     "run eager": "running the model in PyTorch",
+    "run the graph": "running the fp32 graph",
     "trace layers": "following the layers",
     "verify hashes": "checking hashes",
     "match inputs and outputs": "matching inputs and outputs",
@@ -33,6 +34,8 @@ WORDS = {
 }
 """What stages are called for a person, where it is not their name."""
 PATTERNS: tuple[tuple[str, str], ...] = (
+    (r"run onnx beside the graph", "comparing fp32 with the fp32 graph"),
+    (r"run (.+) beside the graph", r"comparing \1 with the fp32 graph"),
     (r"run onnx", "comparing fp32 with PyTorch"),
     (r"run torchscript", "comparing TorchScript with PyTorch"),
     (r"run (.+)", r"comparing \1 with PyTorch"),

@@ -71,7 +71,8 @@ class ErrorHandlingGroup(click.Group):
         try:
             code = super().main(args, standalone_mode=False, obj=options, **extra)
         except click.UsageError as error:
-            error.show()
+            if not options.as_json:
+                error.show()
             self._exit(options, error, error.exit_code, error.format_message(), told=True)
         except GptExportError as error:
             self._exit(options, error, error.exit_code, str(error))

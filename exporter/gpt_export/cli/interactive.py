@@ -76,7 +76,8 @@ def _answer(conversation: Conversation, line: str) -> None:
             return
     click.echo("")
     seconds = time.perf_counter() - begun
-    _hint(f"{count / seconds:.3g} pieces a second, room for {max(0, conversation.room)} more tokens")
+    rate = f"{count / seconds:{',.0f' if count >= 100 * seconds else '.3g'}}"
+    _hint(f"{rate} pieces a second, room for {max(0, conversation.room)} more tokens")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any, cast
 import click
 from gpt_export_models.errors import TextError
 
+from gpt_export.artifact.staging import check_output
 from gpt_export.cli.errors import F, RunOptions
 from gpt_export.cli.report_page import html_option
 
@@ -40,6 +41,8 @@ def export_options(suffix: str = "") -> Callable[[F], F]:
         @functools.wraps(command)
         def publishing(*args: Any, **values: Any) -> Any:
             click.get_current_context().ensure_object(RunOptions).publishes = True
+            if values["output"] is not None:  # before the seconds that PyTorch takes to load
+                check_output(values["output"], replace=values["force"])
             return command(*args, **values)
 
         decorated = cast(F, publishing)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpt_export.artifact.manifest import Manifest
+from gpt_export.cli.width import columns
 from gpt_export.gate.report import target_words
 from gpt_export.report.figures import size
 from gpt_export.report.page import REPORT_NAME
@@ -71,7 +70,7 @@ def _read(parity: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     """What was compared without running: weights that are stored as they are by their bits, codes by their meaning."""
     if weights := parity["weights"]:
         equal = weights["checked"] - len(weights["mismatches"])
-        exact = " that are stored as they are," if parity["quantized"] else ""
+        exact = " that are not quantised" if parity["quantized"] else ""
         yield weights["passed"], "weights", f"{equal} of {weights['checked']}{exact} equal bit for bit"
     for variant in sorted(parity["quantized"], key=TARGETS.index):
         found = parity["quantized"][variant]
@@ -96,15 +95,18 @@ def _remarks(parity: Mapping[str, Any]) -> Iterator[str]:
         yield f"  note: the perplexity of {', '.join(unjudged)} was not judged, which takes a --text-file"
     if judge := parity.get("judged_against"):
         yield f"  judged against {judge}"
-    yield from (f"  FAILED {failure}" for failure in parity["failures"])
+    yield from (f"  FAILED {failure}" for failure in parity["failures"][:1])
+    if more := len(parity["failures"][1:]):
+        yield f"  and {more} more, all of them in the report"
 
 
 def fitted(line: str) -> str:
-    """The line, broken between words to the width of the terminal and indented behind the first; as it is in a pipe."""
-    if not sys.stdout.isatty():
+    """The line, broken between words to the columns that are known and indented behind the first; else as it is."""
+    known = columns()
+    if known is None:
         return line
     head = re.match(r"  (?:passed|FAILED)  .+?  +(?=\S)", line)
     indent = " " * (len(head[0]) if head else len(line) - len(line.lstrip()) + 2)
-    width = max(40, shutil.get_terminal_size().columns - 1)
+    width = max(40, known - 1)
     whole = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(whole) if len(line) > width else line

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gpt_export.artifact.staging import check_output
 from gpt_export.cli.completion import complete_precisions
 from gpt_export.cli.display import progress
 from gpt_export.cli.errors import RunOptions, run_options
@@ -50,6 +51,10 @@ def quantize(artifact: Path, precisions: str, output: Path | None, html: Path | 
     target = output or ARTIFACTS / "-".join([artifact.resolve().name, *names])
     if html:
         refuse_inside(html, target)
+    from gpt_export.artifact.reading import Artifact  # as PyTorch, numpy need not be loaded for --help
+
+    Artifact.open(artifact).variant_path("fp32")
+    check_output(target, replace=options["force"])
     with progress() as on_stage:
         on_stage("load PyTorch")
         from gpt_export.cli.requantizing import requantize  # torch is slow to import; --help must stay instant

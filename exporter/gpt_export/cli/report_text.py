@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
@@ -12,10 +10,11 @@ from rich.text import Text
 
 from gpt_export.artifact.machine import in_words
 from gpt_export.cli.publish_text import codes_words
+from gpt_export.cli.width import columns
 from gpt_export.gate.report import CaseResult, ParityReport, target_words
 
 WIDTH = 100
-"""Columns of the report where there is no terminal to ask."""
+"""Columns of the tables in a pipe."""
 WIDE = 110
 """From so many columns on, there is room for every measure."""
 MANY = 10
@@ -25,32 +24,45 @@ MORE = ("SQNR dB", "top-5", "perplexity")
 
 
 def print_report(report: ParityReport, what: str, *, verbose: bool = False) -> None:
-    """The verdict, the cases that failed and the worst one of each file, what else was found, on stdout.
+    """The verdict, what failed first, the worst case of each file, what else was found, on stdout.
 
     Args:
         what: what was compared.
-        verbose: show every case.
+        verbose: show every case and every failure.
     """
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    known = columns()
+    width = known or WIDTH
     console = Console(highlight=False, width=width)
-    console.print(_verdict(report.passed, "PASSED", "FAILED"), Text(what), sep="  ")
+    console.print(_verdict(report.passed, "PASSED", "FAILED"), Text(what), sep="  ", soft_wrap=known is None)
+    for line in _failures(report, verbose=verbose):
+        console.print(line, soft_wrap=known is None)
     for target, results in report.targets.items():
         console.print(_heading(target, results))
         console.print(_table(results if verbose else shown(results), wide=width >= WIDE))
     for line in _findings(report, verbose=verbose):
-        console.print(line)
+        console.print(line, soft_wrap=known is None)
 
 
 def shown(results: Sequence[CaseResult]) -> list[CaseResult]:
-    """The cases that failed, and the one that used most of what it is allowed."""
-    worst = max(results, key=lambda result: result.strain, default=None)
-    return [result for result in results if not result.passed or result is worst]
+    """The worst case: of those that failed, or of all, the one that used most of what it is allowed."""
+    worst = max(results, key=lambda result: (not result.passed, result.strain), default=None)
+    return [] if worst is None else [worst]
+
+
+def _failures(report: ParityReport, *, verbose: bool) -> Iterator[Text]:
+    """Where the graph leaves the model, and the first failure or all of them."""
+    if fault := report.first_fault:
+        yield Text(fault.explain(), "red")
+    told = report.failures if verbose else report.failures[:1]
+    yield from (Text(f"FAILED {failure}") for failure in told)
+    if more := len(report.failures) - len(told):
+        yield Text(f"and {more} more; --verbose shows every case")
 
 
 def _findings(report: ParityReport, *, verbose: bool) -> Iterator[Text]:
     if weights := report.weights:
         equal = weights.checked - len(weights.mismatches)
-        stored = " that are stored as they are," if report.quantized else ""
+        stored = " that are not quantised" if report.quantized else ""
         mark = _verdict(weights.passed, "passed", "FAILED")
         yield Text.assemble(mark, f"  weights: {equal} of {weights.checked}{stored} equal bit for bit")
     for variant, found in report.quantized.items():
@@ -61,13 +73,10 @@ def _findings(report: ParityReport, *, verbose: bool) -> Iterator[Text]:
         yield Text(f"judged against {report.judged_against}")
     if report.measured_on:
         yield Text(f"measured on {in_words(report.measured_on)}", "dim")
-    if fault := report.first_fault:
-        yield Text(fault.explain(), "red")
-    yield from (Text(f"FAILED {failure}") for failure in report.failures)
     yield from (Text(f"note: {note}") for note in report.notes)
     named = {(result.name, result.note) for found in report.targets.values() for result in found if result.note}
     yield from (Text(f"note: {name} {note}", "dim") for name, note in sorted(named) if verbose)
-    if not verbose:
+    if not verbose and len(report.failures) < 2:
         yield Text("--verbose shows every case", "dim")
 
 

@@ -60,6 +60,7 @@ def judge(
         vocab_size=source.vocab_size,
         describe=source.describe_token,
         let_go=source.let_go,
+        published=source.published,
     )
     report = ParityReport(
         targets=found.results,

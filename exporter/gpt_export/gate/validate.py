@@ -102,6 +102,7 @@ def validate(
     vocab_size: int = 0,
     describe: Describe | None = None,
     let_go: Callable[[], None] = lambda: None,
+    published: bool = False,
 ) -> Comparison:
     """Every case of every candidate compared, the noise that set the limits, and the worst case opened.
 
@@ -115,9 +116,10 @@ def validate(
         vocab_size: how many ids there are.
         describe: the text of a token, where there is a tokenizer.
         let_go: called when the reference has run, to take mapped weights out of memory.
+        published: whether the reference is a published graph, which the names of the stages say.
     """
     logits = ReferenceLogits(scratch)
-    on_stage("run eager")
+    on_stage("run the graph" if published else "run eager")
     module = reference()
     if any("cache" in candidate.takes for candidate in candidates.values()):
         cases = (*cases, *greedy_cases(module, cases))
@@ -129,7 +131,7 @@ def validate(
     results: dict[str, tuple[CaseResult, ...]] = {}
     judging = _Judging(reference, logits, noise, describe)
     for target, candidate in candidates.items():
-        on_stage(f"run {target}")
+        on_stage(f"run {target}{' beside the graph' if published else ''}")
         gc.collect()
         results[target] = judging.results(target, candidate, cases, parts_of(on_stage))
     notes += tuple(note for target, found in results.items() for note in unsteady_notes(found, target))

@@ -69,6 +69,7 @@ def published_source(artifact: Artifact) -> tuple[Source, ir.Model]:
         cache=CacheShape.from_dict(cache) if cache else None,
         turns=tuple(found.get("turns", ())),
         torchscript=False,
+        published=True,
         tokenizer=open_tokenizer(artifact.folder, manifest),
         carried=_carried(artifact) if found["tokenizer"] == CarriedTokenizer.name else (),
         configuration=found["configuration"],

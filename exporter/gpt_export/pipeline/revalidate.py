@@ -103,15 +103,18 @@ def revalidate_file(
     if against is None:
         raise SourceError(f"{path} does not say what it was made from; name the source with --against")
     on_stage("read the source")
-    source = read_source(
-        against,
-        config_file=config_file,
-        heads=heads,
-        weights=weights,
-        adapter=adapter,
-        base=base,
-        lora_alpha=lora_alpha,
-    )
+    if has_manifest(Path(against)):
+        source, _ = published_source(Artifact.open(against))
+    else:
+        source = read_source(
+            against,
+            config_file=config_file,
+            heads=heads,
+            weights=weights,
+            adapter=adapter,
+            base=base,
+            lora_alpha=lora_alpha,
+        )
     return validate_file(path, source, settings, roles=roles, on_stage=on_stage)
 
 

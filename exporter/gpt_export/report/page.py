@@ -72,7 +72,7 @@ def headline(report: ParityReport) -> tuple[str, str]:
             f"allowed, and the likeliest next token {_sameness(results)}."
         )
         if weights:
-            stored = " that are stored as they are" if report.quantized else ""
+            stored = " that are not quantised" if report.quantized else ""
             basis += f" All {weights.checked} weights{stored} are equal bit for bit."
         if variants := [target for target, found in report.targets.items() if not _is_bounded(found)]:
             basis += f" {figures.listed(variants)} stay{'s' if len(variants) == 1 else ''} within limits of their own."

@@ -49,7 +49,8 @@ class Session(Texts):
 
     def __repr__(self) -> str:
         """What it is and where, in one line."""
-        cache = f"a cache of {self.cache.n_layers} layers" if self.cache else "no cache"
+        layers = self.cache.n_layers if self.cache else 0
+        cache = f"a cache of {layers} layer{'' if layers == 1 else 's'}" if layers else "no cache"
         where = "" if self.folder is None else f", {self.folder}"
         return (
             f"<Session {self.manifest.name} in {self.variant}: vocabulary {self.vocab_size}, context "

@@ -47,6 +47,8 @@ class Source:
     """Whether a graph without a cache may be given one, where the settings of the export ask for it."""
     torchscript: bool = True
     """Whether `model.pt` is written unless the user says otherwise."""
+    published: bool = False
+    """Whether the reference is the graph of an artifact and no module of PyTorch's."""
     tokenizer: Tokenizer | None
     """The tokenizer that fits the vocabulary, None for a model of ids alone."""
     carried: tuple[Path, ...] = ()

@@ -291,8 +291,7 @@ def test_validate_names_what_is_no_onnx_file(cli: Cli, tmp_path: Path) -> None:
 def test_a_report_fits_and_leads_with_its_verdicts(
     columns: int, cli: Cli, tiny_original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpt_export.cli.report_text.sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("COLUMNS", str(columns))  # in a pipe as well
     brief = cli("validate", tiny_original, "--against", TINY).out
     whole = cli("validate", tiny_original, "--against", TINY, "--verbose").out
     brief, whole = (re.sub(r"\x1b\[[0-9;]*m", "", out) for out in (brief, whole))
@@ -373,3 +372,40 @@ def test_a_reader_that_leaves_early_ends_the_command_without_a_traceback(tiny: P
         f"'{GPT_EXPORT}' inspect '{tiny}' --json | head -c 1", shell=True, capture_output=True, text=True, check=False
     )
     assert "Traceback" not in run.stderr
+
+
+def test_a_failing_report_says_each_thing_once(cli: Cli, tiny: Path) -> None:
+    told = ("validate", tiny, "--against", "tests.samples:other_dummy")
+    run, whole = cli(*told), cli(*told, "--verbose")
+    assert run.code == whole.code == 3
+    lines = run.out.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("FAILED ") and not line.startswith("FAILED  "))
+    assert first < next(i for i, line in enumerate(lines) if " cases failed, " in line)
+    assert re.search(r"^and \d+ more; --verbose shows every case$", run.out, re.MULTILINE)
+    assert len(lines) < 20 < len(whole.out.splitlines())
+
+
+def test_lines_in_a_pipe_are_whole_unless_columns_are_said(
+    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    whole = {command: cli(*command).out for command in (("inspect", tiny), ("validate", tiny, "--against", TINY))}
+    monkeypatch.setenv("COLUMNS", "60")
+    for command, text in whole.items():
+        narrow = cli(*command).out
+        assert " ".join(narrow.split()) == " ".join(text.split()) or command[0] == "validate"
+        assert len(narrow.splitlines()) > len(text.splitlines())
+
+
+@pytest.mark.parametrize("command", ["onnx", "torchscript"])
+def test_an_output_that_is_there_is_refused_before_anything_is_loaded(command: str, cli: Cli, tiny: Path) -> None:
+    run = cli(command, TINY, "--output", tiny)
+    run.refused(1, "exists; replace it with --force")
+    assert "loading PyTorch" not in run.err
+
+
+def test_usage_is_told_once_where_json_is_asked_for(cli: Cli) -> None:
+    run = cli("generate", "artifact", "--interactive", "--json")
+    assert run.code == 2
+    assert run.json()["error"]["message"].startswith("--interactive goes on from one prompt at most")
+    assert run.err == ""

@@ -59,6 +59,8 @@ def test_parts_are_told_of_stages_that_take_long(monkeypatch: pytest.MonkeyPatch
 def test_what_stages_are_called_is_for_people() -> None:
     assert in_words("run eager") == "running the model in PyTorch"
     assert in_words("run onnx") == "comparing fp32 with PyTorch"
+    assert in_words("run the graph") == "running the fp32 graph"
+    assert in_words("run int4 beside the graph") == "comparing int4 with the fp32 graph"
     assert in_words("something new") == "something new"
     assert [clock(seconds) for seconds in (0.04, 9.94, 12.4, 59.6, 125)] == ["0.0 s", "9.9 s", "12 s", "1:00", "2:05"]
 
