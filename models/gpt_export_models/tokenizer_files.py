@@ -15,6 +15,8 @@ VOCABULARY, MERGES = "vocab.json", "merges.txt"
 SETTINGS, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
+TEMPLATES = "additional_chat_templates"
+"""The folder that transformers 5 keeps templates by other names in."""
 PAIRS = ((VOCABULARY, MERGES), ("encoder.json", "vocab.bpe"))
 """GPT-2's vocabulary and merges, as Hugging Face calls them and as OpenAI did."""
 
@@ -24,6 +26,7 @@ _NAMED = re.compile(
     r"|[\w.-]*chat_template[\w.-]*\.(jinja|json)|(spiece|spm|sentencepiece)[\w.-]*\.(model|vocab)|[\w.-]+\.tiktoken"
 )
 """A tokenizer's file says so in its name, whichever version of its library has written it. Never a text."""
+_TEMPLATE_OF_A_NAME = re.compile(rf"{TEMPLATES}/[\w.-]+\.jinja")
 _VOCABULARIES = re.compile(
     r"tokenizer\.json|(encoder|vocab)\.json|vocab\.(txt|bpe)|tekken\.json|\S+\.model|\S+\.tiktoken|meta\.pkl"
 )
@@ -32,13 +35,25 @@ _GPT2 = re.compile(r"GPT2Tokenizer(Fast)?")
 
 
 def is_tokenizers(name: str) -> bool:
-    """Whether a file of this name belongs to a tokenizer, or says how to generate."""
-    return _NAMED.fullmatch(name) is not None
+    """Whether a file of this name in a model's folder belongs to a tokenizer, or says how to generate."""
+    return _NAMED.fullmatch(name) is not None or _TEMPLATE_OF_A_NAME.fullmatch(name) is not None
 
 
 def tokenizer_files_in(folder: Path) -> tuple[Path, ...]:
     """The files in `folder` that belong to a tokenizer, or say how to generate, by name."""
     return tuple(file for file in sorted(folder.iterdir()) if is_tokenizers(file.name) and file.is_file())
+
+
+def templates_in(folder: Path) -> tuple[Path, ...]:
+    """The templates of conversations by other names that lie in a folder of their own in `folder`."""
+    found = sorted((folder / TEMPLATES).glob("*.jinja"))
+    return tuple(file for file in found if file.is_file() and is_tokenizers(f"{TEMPLATES}/{file.name}"))
+
+
+def place_of(file: Path) -> str:
+    """Where a file that belongs to a tokenizer lies in a model's folder, with slashes."""
+    apart = file.parent.name == TEMPLATES and file.suffix == ".jinja"
+    return f"{TEMPLATES}/{file.name}" if apart else file.name
 
 
 def vocabularies_in(folder: Path) -> tuple[str, ...]:

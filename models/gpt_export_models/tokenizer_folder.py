@@ -27,6 +27,7 @@ from gpt_export_models.tokenizer_files import (
     is_gpt2s,
     settings_in,
     stated_class,
+    templates_in,
     token_of,
     tokenizer_files_in,
     vocabularies_in,
@@ -72,7 +73,7 @@ def find_tokenizer(folder: Path, vocab_size: int) -> FolderTokenizer:
     Raises:
         CheckpointError: a file of it is damaged, or it is of a larger vocabulary than the model.
     """
-    carried = tokenizer_files_in(folder)
+    carried = (*tokenizer_files_in(folder), *templates_in(folder))
     seen = vocabularies_in(folder)
     named = stated_class(folder)
     if not seen and (named is None or is_gpt2s(named)):

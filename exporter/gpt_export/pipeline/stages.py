@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from gpt_export_models.tokenizer_files import place_of
 
 from gpt_export.artifact.hashing import sha256_of
 from gpt_export.artifact.libraries import library_versions
@@ -114,7 +115,9 @@ def _write_files(
     variants: dict[str, Mapping[str, Any]] = {}
     hashes: dict[Path, str] = {}
     for path in source.carried:
-        shutil.copyfile(path, folder / path.name)
+        place = folder / place_of(path)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, place)
     for name, content in source.made.items():
         (folder / name).write_bytes(content)
     if model is not None:

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=byte_tokenizer(), eos_token="<|im_end|>", bos_token="<|im_start|>", pad_token="[PAD]"
     )
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = {"default": TEMPLATE, "tool_use": "{{ tools }}" + TEMPLATE}
     tokenizer.save_pretrained(path)
     config = transformers.GPT2Config(vocab_size=259, n_positions=128, n_embd=16, n_layer=1, n_head=2)
     transformers.GPT2LMHeadModel(config).save_pretrained(path)
@@ -42,6 +42,14 @@ def artifact(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import gpt_export
 
     return gpt_export.export(folder, tmp_path_factory.mktemp("out") / "chat", cases=("grid",)).folder
+
+
+def test_templates_by_other_names_are_carried(folder: Path, artifact: Path) -> None:
+    kept = transformers.AutoTokenizer.from_pretrained(artifact).chat_template
+    assert kept == transformers.AutoTokenizer.from_pretrained(folder).chat_template
+    assert set(kept) == {"default", "tool_use"}
+    name = "additional_chat_templates/tool_use.jinja"
+    assert name in json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))["files"]
 
 
 def test_the_template_is_carried_byte_for_byte(folder: Path, artifact: Path) -> None:
