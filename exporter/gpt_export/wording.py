@@ -23,6 +23,7 @@ ARGUMENTS: Mapping[str, str] = {
     "--ignore": "ignore",
     "--target-ort": "target_ort",
     "--consumer": "consumers",
+    "--role": "roles",
 }
 """What an option is called as an argument, where that is more than its name without the hyphens."""
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?: (?=(?:fp|int)\d|portable|script|export\b))?")

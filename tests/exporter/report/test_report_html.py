@@ -14,6 +14,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from gpt_export.artifact.inspection import inspect_path
+from gpt_export.artifact.inspection_text import inspection_text
 from gpt_export.artifact.reading import Artifact
 from gpt_export.gate.limits import LIMITS
 from gpt_export.gate.report import CaseResult, WeightsResult
@@ -312,6 +314,9 @@ def test_two_exports_have_the_same_page(export_tiny: Callable[..., Artifact], tm
 def test_a_gate_that_is_off_leaves_no_page(export_tiny: Callable[..., Artifact]) -> None:
     artifact = export_tiny(samples.tiny_dummy(), gate="off")
     assert not (artifact.folder / REPORT_NAME).exists()
+    told = inspection_text(inspect_path(artifact.folder))
+    assert told.startswith("was not compared  ")
+    assert "judged against" not in told
 
 
 MODULE = """
@@ -391,6 +396,12 @@ def test_variants_have_their_own_limits_and_no_plot_against_one_that_they_do_not
         assert words in page.text
     assert "could be compared" not in page.text
     assert page.unbalanced == []
+    known = {"reference_perplexity": 20.0, "candidate_perplexity": 20.01}
+    known |= {"perplexity_tokens": 300, "vocab_size": 100}
+    close = tuple(replace(case, **known, perplexity_limit=LIMITS["int8"].perplexity_change) for case in own)
+    told = Parsed(report_html(replace(report, targets=report.targets | {"int8": close}), reports.manifest())).text
+    assert "of ±0.5%" in told
+    assert "±0%" not in told
     alone = Parsed(report_html(replace(report, targets={"int4": own}, opened=None), reports.manifest()))
     assert "Error over position" not in alone.text
     assert alone.unbalanced == []
