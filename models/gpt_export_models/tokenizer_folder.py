@@ -20,6 +20,7 @@ from tokenizers import Tokenizer as Backend
 from gpt_export_models.carried_tokenizer import USUAL_END, CarriedTokenizer, beyond_note, fitted, open_carried
 from gpt_export_models.probe_texts import PROBES
 from gpt_export_models.problems import some
+from gpt_export_models.regular_files import check_folder
 from gpt_export_models.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer, Tokenizer, shorten
 from gpt_export_models.tokenizer_files import (
     PAIRS,
@@ -72,6 +73,7 @@ def find_tokenizer(folder: Path, vocab_size: int) -> FolderTokenizer:
     Raises:
         CheckpointError: a file of it is damaged, or it is of a larger vocabulary than the model.
     """
+    check_folder(folder)
     carried = tokenizer_files_in(folder)
     seen = vocabularies_in(folder)
     named = stated_class(folder)
