@@ -151,7 +151,8 @@ def _check(path: Path, number: int, largest: int | None) -> None:
         raise _too_large(path, status.st_size, largest)
     if is_hollow(number):
         raise RefusedFileError(
-            path, f"it says {status.st_size} bytes and nearly all of them are holes, as of a download that was only begun"
+            path,
+            f"it says {status.st_size} bytes and nearly all are holes, as of a download only begun",
         )
 
 

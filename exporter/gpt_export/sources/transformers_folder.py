@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from gpt_export_models.checkpoints.advice import asks_for_code, refuse_configura
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
 from gpt_export_models.regular_files import check_folder
+from gpt_export_models.scratch import scratch_folder
 from gpt_export_models.tokenizer_folder import assumed_tokenizer, find_tokenizer
 from torch import nn
 
@@ -94,8 +94,8 @@ def _without_adapter(folder: Path) -> Iterator[Path]:
     if not (folder / ADAPTER_CONFIG).is_file():
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        view = Path(scratch, folder.resolve().name)
+    with scratch_folder() as scratch:
+        view = scratch / folder.resolve().name
         view.mkdir()
         for inner in folder.resolve().iterdir():
             if inner.name != ADAPTER_CONFIG:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
 import onnxruntime as ort
 from gpt_export_models.regular_files import check_file
+from gpt_export_models.scratch import scratch_folder
 
 from gpt_export.artifact.onnx_model import OnnxModel, external_files, read_model
 from gpt_export.errors import ArtifactError, ConfigError
@@ -81,8 +81,8 @@ def validate_file(
         notes=(*(codes.notes if codes else ()), *matched.notes, *left, *found),
         quantized={"onnx": codes.figures} if codes else {},
     )
-    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        return judge(source, subject, taken, limits, Path(scratch), on_stage)
+    with scratch_folder() as scratch:
+        return judge(source, subject, taken, limits, scratch, on_stage)
 
 
 def _cases(
