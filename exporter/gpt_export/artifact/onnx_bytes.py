@@ -20,7 +20,7 @@ from onnx import ModelProto
 from gpt_export.artifact.inlining import MOST_NODES, inlined_nodes
 from gpt_export.errors import ArtifactError
 
-MOST_MESSAGES = 4_000_000
+MOST_MESSAGES = 1_000_000
 """Nodes, attributes, tensors, dims and all else that has fields; a decoder of a hundred layers has 100,000."""
 MOST_NUMBERS_BYTES = 2**28
 """Of numbers that are spelled one by one, a byte and more each, and take eight in memory. Weights are raw bytes."""
@@ -57,6 +57,9 @@ def read_proto(path: Path) -> ModelProto:
         ) from error
     if not proto.ir_version or not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ArtifactError(f"{path} is not an ONNX model: it has no graph; name an artifact folder or an .onnx file")
+    if odd := [entry for entry in proto.opset_import if not 0 <= entry.version < _LARGEST]:
+        said = f"version {odd[0].version} of the operators of {odd[0].domain or 'ai.onnx'!r}"
+        raise ArtifactError(f"{path} imports {said}, which there cannot be; export it again")
     count = inlined_nodes(proto)
     if count is None or count > MOST_NODES:
         said = "call themselves" if count is None else f"make {count} nodes of it where they are called"

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 from gpt_export_models.errors import GptExportError
+from gpt_export_models.problems import printable
 
 from gpt_export.requirements import explain_missing, missing_requirements
 
@@ -118,7 +119,7 @@ class ErrorHandlingGroup(click.Group):
             traceback.print_exception(error)
         with contextlib.suppress(OSError):  # where even that cannot be written, the exit code has to do
             if not told:
-                click.echo(f"Error: {message}", err=True)
+                click.echo(f"Error: {printable(message)}", err=True)
         if options.as_json:
             details: dict[str, Any] = error.details() if hasattr(error, "details") else {}
             body = {"error": {"type": type(error).__name__, "message": message, "exit_code": code}, **details}

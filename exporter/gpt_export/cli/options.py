@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import click
 from gpt_export_models.errors import TextError
+from gpt_export_models.problems import printable
 from gpt_export_models.regular_files import read_text as read_utf8
 
 from gpt_export.cli.errors import F, RunOptions
@@ -210,4 +211,4 @@ def echo_result(values: dict[str, Any], text: str) -> None:
     if as_json():
         echo_json(values)
     else:
-        click.echo(text)
+        click.echo(printable(text))

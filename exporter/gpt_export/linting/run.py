@@ -16,7 +16,7 @@ from gpt_export.linting.registry import applied
 from gpt_export.linting.report import FileReport, LintReport
 from gpt_export.linting.rules import CHECKS, check_codes
 from gpt_export.linting.settings import LintSettings
-from gpt_export.linting.tensors import External, external, inside
+from gpt_export.linting.tensors import External, external, inside, unreadable
 
 _MOST_READINGS = 16
 """Of what is there: several names for one tensor are no fault."""
@@ -60,7 +60,8 @@ def _refuse_boundless(model: OnnxModel) -> None:
     """
     tensors = model.initializers | model.constants
     places = {place.location for tensor in tensors.values() if (place := _place(tensor)) is not None}
-    files = [path for location in places if (path := inside(model.path, location)) is not None and path.is_file()]
+    found = (inside(model.path, location) for location in places)
+    files = [path for path in found if path is not None and not unreadable(path)]
     there = model.path.stat().st_size + sum(path.stat().st_size for path in files)
     said = sum(size_bytes(tensor) or 0 for tensor in tensors.values() if _place(tensor) is not None)
     if said > _MOST_READINGS * there + _LEAST_BOUNDLESS:

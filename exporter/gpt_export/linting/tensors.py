@@ -61,7 +61,7 @@ def inside(model_path: Path, location: str) -> Path | None:
     path = model_path.parent / location
     try:
         real = path.resolve()
-    except OSError:  # a name that is too long, or links that go round
+    except (OSError, RuntimeError):  # a name that is too long, or links that go round
         return None
     allowed = (model_path.parent.resolve(), model_path.resolve().parent)
     return path if any(real.is_relative_to(folder) for folder in allowed) else None

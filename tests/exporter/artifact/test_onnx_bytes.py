@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -163,3 +164,49 @@ def test_dims_and_types_that_cannot_be_are_told_by_lint_and_inspect(
     path = written(tmp_path, model.SerializeToString())
     assert inspect_path(path)["graphs"]["model.onnx"]["weights"]["count"] == len(model.graph.initializer)
     lint_path(path)
+
+
+def external(location: str) -> TensorProto:
+    made = TensorProto(name="odd", data_type=TensorProto.FLOAT, dims=[8, 8], data_location=TensorProto.EXTERNAL)
+    made.external_data.add(key="location", value=location)
+    return made
+
+
+@pytest.mark.parametrize("location", ["loop", "x" * 10_000, "a\0b", "pipe", "/etc/passwd"])
+def test_external_data_that_nobody_can_read_is_a_finding(tmp_path: Path, location: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    model = graphs.good()
+    model.graph.initializer.append(external(location))
+    report = lint_path(written(tmp_path, model.SerializeToString()))
+    codes = {finding.code for file in report.files for finding in file.findings}
+    assert codes & {"GX201", "GX203"}
+
+
+def test_one_range_of_bytes_under_hundreds_of_names_is_refused(tmp_path: Path) -> None:
+    model = graphs.good()
+    (tmp_path / "weights").write_bytes(b"x")
+    for index in range(300):
+        tensor = external("weights")
+        tensor.name, tensor.dims[:] = f"w{index}", [2**18, 2**10]
+        model.graph.initializer.append(tensor)
+    with pytest.raises(ArtifactError, match="the same bytes would be read over and over"):
+        lint_path(written(tmp_path, model.SerializeToString()))
+
+
+@pytest.mark.parametrize("version", [-(2**63), -1, 2**40])
+def test_a_version_of_operators_that_cannot_be_is_refused(tmp_path: Path, version: int) -> None:
+    model = graphs.good()
+    model.opset_import[0].version = version
+    assert f"imports version {version} of the operators" in refused(written(tmp_path, model.SerializeToString()))
+
+
+def test_names_cannot_write_to_the_terminal(tmp_path: Path, cli: Callable[..., Run]) -> None:
+    model = graphs.good()
+    model.producer_name = "\x1b]0;mine\x07"
+    path = written(tmp_path, model.SerializeToString())
+    run = cli("inspect", path)
+    assert run.code == 0
+    assert "\x1b" not in run.out
+    assert "]0;mine" in run.out
+    cli("inspect", tmp_path / "\x1b[2J.onnx").refused(1, "\N{REPLACEMENT CHARACTER}[2J.onnx does not exist")
