@@ -23,7 +23,7 @@ from tests.campaign.shrink import fault_name, keep, shrunk
 
 CASES = Path(__file__).parent / "cases"
 CACHE = Path(__file__).parents[2] / "benches" / ".cache" / "campaign"
-ROUND = 200
+ROUND = 400
 MOST_FAULTS = 20
 """Of one kind that are shrunk and kept in a run; more of them are counted."""
 

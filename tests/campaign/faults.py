@@ -6,12 +6,16 @@ at the event that the seed says.
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import random
 import resource
 import shutil
 import signal
 import sys
+import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,12 +24,13 @@ from typing import Any
 
 from tests.campaign.oracle import Outcome, said_badly
 
-ROUNDS = {"kill": 24, "disk": 12, "crowd": 2, "stdout": 12}
+ROUNDS = {"kill": 60, "disk": 20, "crowd": 4, "stdout": 16}
 """So many in a round of each kind."""
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.chmod", "os.truncate", "ctypes.dlsym",
           "shutil.rmtree", "shutil.copyfile", "tempfile.mkdtemp", "fcntl.flock", "os.listdir", "os.scandir")  # fmt: skip
 LONGEST_SECONDS = 120.0
+SAID_BYTES = 1 << 20
 FAST = ("--gate", "off", "--no-cache")
 COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
     "package genai": lambda seeds, out: ["package", str(seeds / "artifact"), "--target", "genai", "--output", str(out / "x")],
@@ -125,9 +130,9 @@ def _crowd(rng: random.Random, seeds: Path, home: Path) -> tuple[int | None, str
     name, count = _command(rng), rng.randint(2, 8)
     argv, out = COMMANDS[name](seeds, home / "out"), home / "out"
     children = [_start(argv, home / f"run{i}", Fault()) for i in range(count)]
-    codes = [_wait(child, Fault()) for child in children]
+    ended = [child.wait(Fault()) for child in children]
+    codes, said = [code for code, _ in ended], "".join(text for _, text in ended)
     told = f"{name} by {count}: {codes}"
-    said = "".join(_said(home / f"run{i}") for i in range(count))
     bad = _half(out / "x")
     if "Traceback" in said or "report what it shows" in said:
         bad = "traceback"
@@ -165,9 +170,6 @@ _KINDS: dict[str, Callable[[random.Random, Path, Path], tuple[int | None, str, s
 
 def _half(path: Path) -> str:
     """What is wrong with what stands at the output; empty if it is whole or not there."""
-    import json
-    import tarfile
-
     from gpt_export.artifact.reading import Artifact
     from gpt_export.errors import ArtifactError
 
@@ -217,31 +219,49 @@ def _spoil(how: str) -> None:
     sys.stdout = os.fdopen(1, "w")
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process that runs a command, and a pipe with what it says."""
+
+    pid: int
+    reading: int
+
+    def wait(self, fault: Fault) -> tuple[int, str]:
+        """Its exit code, negative for a signal, and what it said; kills it on the way if that is the fault."""
+        if fault.kill_after is not None:
+            time.sleep(fault.kill_after)
+            os.kill(self.pid, fault.number)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.set_blocking(self.reading, False)
+        try:
+            said = os.read(self.reading, SAID_BYTES)
+        except BlockingIOError:  # nothing, while a process of the child's own still holds the pipe
+            said = b""
+        os.close(self.reading)
+        return code, said.decode("utf-8", "replace")
+
+
 def _run(argv: Sequence[str], home: Path, fault: Fault, *, own_stdout: bool = False) -> tuple[int, str]:
-    child = _start(argv, home, fault, own_stdout=own_stdout)
-    return _wait(child, fault), _said(home)
+    return _start(argv, home, fault, own_stdout=own_stdout).wait(fault)
 
 
-def _said(home: Path) -> str:
-    path = home / "said"
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-
-
-def _start(argv: Sequence[str], home: Path, fault: Fault, *, own_stdout: bool = False) -> int:
-    """The id of a child that runs the command; what it says is in `home/said`."""
+def _start(argv: Sequence[str], home: Path, fault: Fault, *, own_stdout: bool = False) -> Child:
+    """A child that runs the command. What it says goes through a pipe, which no limit of files is about."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, SAID_BYTES)
     child = os.fork()
     if child:
-        return child
+        os.close(writing)
+        return Child(child, reading)
     code = 1
     try:
         (home / "tmp").mkdir(parents=True, exist_ok=True)
-        os.environ["TMPDIR"] = str(home / "tmp")
+        os.environ["TMPDIR"], tempfile.tempdir = str(home / "tmp"), None
         os.chdir(home / "tmp")
-        said = os.open(home / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(said, 2)
+        os.dup2(writing, 2)
         sys.stderr = os.fdopen(2, "w", buffering=1)
         if not own_stdout:
-            os.dup2(said, 1)
+            os.dup2(writing, 1)
             sys.stdout = os.fdopen(1, "w")
         signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
         code = _as_a_process(argv, fault)
@@ -250,11 +270,12 @@ def _start(argv: Sequence[str], home: Path, fault: Fault, *, own_stdout: bool = 
 
 
 def _as_a_process(argv: Sequence[str], fault: Fault) -> int:
-    from gpt_export.cli import cli
+    from gpt_export.cli import main
 
     fault.prepare()
+    sys.argv = ["gpt-export", *argv]
     try:
-        cli.main(list(argv), prog_name="gpt-export")
+        main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     try:
@@ -263,10 +284,3 @@ def _as_a_process(argv: Sequence[str], fault: Fault) -> int:
     except OSError:
         code = code or 120  # as the interpreter ends when the last flush fails
     return code
-
-
-def _wait(child: int, fault: Fault) -> int:
-    if fault.kill_after is not None:
-        time.sleep(fault.kill_after)
-        os.kill(child, fault.number)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

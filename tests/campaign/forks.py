@@ -7,13 +7,14 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.campaign.case import Case
-from tests.campaign.oracle import MOST_MB, Outcome, Watch, judge, limit_memory
+from tests.campaign.oracle import MOST_MB, Outcome, Watch, judge, limit_memory, run
 
 SEEDS = Path()
 """The folder of seeds, set by `prepare`."""
@@ -30,12 +31,31 @@ def prepare(seeds: Path) -> None:
     import onnxruntime  # noqa: F401
     import torch
     from gpt_export.cli import diagnosis, publish, requantizing  # noqa: F401
-    from gpt_export.linting import run  # noqa: F401
+    from gpt_export.linting import run as linting  # noqa: F401
     from gpt_export.runtime import session  # noqa: F401
     from gpt_export.sources import names  # noqa: F401
     from gpt_export.targets import package  # noqa: F401
 
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="campaign-warm-") as folder:
+        _warm_up(seeds, Path(folder))
+
+
+def _warm_up(seeds: Path, folder: Path) -> None:
+    """Runs what needs no session once, so that no child imports and compiles what every child needs."""
+    for argv in (
+        ["read", str(seeds / "gpt2")],
+        ["read", str(seeds / "sharded")],
+        ["read", str(seeds / "checkpoint" / "model.pth"), "--config", str(seeds / "checkpoint" / "config.json")],
+        ["inspect", str(seeds / "artifact")],
+        ["lint", str(seeds / "artifact")],
+        ["package", str(seeds / "artifact"), "--target", "triton", "--output", str(folder / "triton")],
+        ["package", str(seeds / "artifact"), "--target", "genai", "--output", str(folder / "genai")],
+        ["onnx", str(seeds / "gpt2"), "--gate", "off", "--no-cache", "--output", str(folder / "onnx")],
+    ):
+        code, said = run(argv)
+        if code:
+            raise SystemExit(f"the campaign's seeds do not pass: {argv[0]} says {said}")
 
 
 def outcomes(cases: Sequence[Case], home: Path) -> Iterator[tuple[Case, Outcome]]:

@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -68,7 +69,7 @@ class Watch:
                 self._written(os.fsdecode(args[0]))
         elif event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"):
             target = args[1] if event in ("os.rename", "os.link", "os.symlink") else args[0]
-            if isinstance(target, str | bytes) and os.path.isabs(target):
+            if isinstance(target, str | bytes) and os.fsdecode(target).startswith(os.sep):
                 self._written(os.fsdecode(target))
 
     def _written(self, path: str) -> None:
@@ -136,9 +137,9 @@ def judge(case: Case, seeds: Path, home: Path, watch: Watch) -> Outcome:
     scratch.mkdir()
     mutate(case, folder)
     before = listing(folder)
-    os.environ["TMPDIR"] = str(scratch)
+    os.environ["TMPDIR"], tempfile.tempdir = str(scratch), None
     os.chdir(scratch)
-    _limit(EXPORT_SECONDS if kind.cost > 1 else MOST_SECONDS)
+    _limit(EXPORT_SECONDS if kind.exports else MOST_SECONDS)
     base = _reset_peak()
     watch.begin(home)
     begun = time.process_time()

@@ -24,6 +24,7 @@ def make_seeds(folder: Path) -> Path:
     _artifact(checkpoint, folder / "artifact")
     (folder / "request").mkdir()
     (folder / "request" / "request").write_bytes(REQUEST)
+    (folder / "secret").write_bytes(SECRET)  # one step up from the artifact that is served
     (folder / "done").touch()
     return folder
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import socket
-import tempfile
 import threading
-from pathlib import Path
 
 from tests.campaign.seeds import SECRET
 
@@ -23,7 +21,6 @@ def _server() -> int:
 
     from tests.campaign import forks
 
-    (Path(tempfile.gettempdir()) / "secret").write_bytes(SECRET)
     server = SiteServer(make_site(Artifact.open(forks.SEEDS / "artifact"), {}), 0)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     return server.server_port

@@ -121,6 +121,39 @@ def _remove(output: Path, folder: Path | None) -> None:
         raise interruption
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Puts a file of this text at `path`, in UTF-8 and in place of one that is there: the whole of it, or nothing.
+
+    What is no regular file, such as a pipe or /dev/stdout, is written to as it is, and so is a file in a folder that
+    takes no new ones.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    folder = None
+    try:
+        _remove_abandoned(path)
+        try:
+            folder, lock = _locked_folder(path)
+        except PermissionError:
+            path.write_text(text, encoding="utf-8")
+            return
+        try:
+            draft = folder / "draft"
+            draft.write_text(text, encoding="utf-8")
+            if path.exists():
+                shutil.copymode(path, draft)
+            draft.replace(path)
+        finally:
+            os.close(lock)
+    finally:
+        _remove(path, folder)
+
+
 def check_output(output: Path, *, replace: bool) -> None:
     """Refuses an output that may not be written, before any work is done.
 
