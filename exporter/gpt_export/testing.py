@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
 from torch import nn
 
+from gpt_export.artifact.onnx_bytes import read_proto
 from gpt_export.artifact.reading import Artifact
-from gpt_export.errors import ArtifactError
 from gpt_export.gate.foreign.validate import validate_file
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.report import ParityReport
@@ -166,9 +165,7 @@ def _source(
 
 def _cache_of(path: Path) -> CacheShape | None:
     """The cache of an `.onnx` file, from its inputs of four axes: past keys and values; None without any."""
-    if not path.exists():
-        raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file")
-    inputs = onnx.load(path, load_external_data=False).graph.input
+    inputs = read_proto(path).graph.input
     past = [dims for value in inputs if len(dims := value.type.tensor_type.shape.dim) == 4]
     if not past:
         return None

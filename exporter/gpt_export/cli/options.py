@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import click
 from gpt_export_models.errors import TextError
+from gpt_export_models.regular_files import read_text as read_utf8
 
 from gpt_export.cli.errors import F, RunOptions
 from gpt_export.cli.report_page import html_option
@@ -125,7 +126,7 @@ def read_text(path: Path) -> str:
         TextError: it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return read_utf8(path)
     except (OSError, UnicodeDecodeError) as error:
         raise TextError(f"{path} is not a readable UTF-8 text: {error}; convert it") from error
 

@@ -45,9 +45,11 @@ def quantize(artifact: Path, precisions: str, output: Path | None, html: Path | 
     The fp32 file is read and verified, never changed. What is written is compared with it, as an export is with its
     source.
     """
-    click.get_current_context().ensure_object(RunOptions).publishes = True
     names = names_in(precisions)
     target = output or ARTIFACTS / "-".join([artifact.resolve().name, *names])
+    run = click.get_current_context().ensure_object(RunOptions)
+    run.publishes = True
+    run.watch(target)
     if html:
         refuse_inside(html, target)
     with progress() as on_stage:

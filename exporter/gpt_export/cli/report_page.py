@@ -48,4 +48,6 @@ def refuse_inside(page: Path, artifact: Path) -> None:
 def _in_a_folder(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
     if value is not None and not value.parent.is_dir():
         raise click.BadParameter(f"{value.parent} is not a folder; make it first")
+    if value is not None and value.exists() and not value.is_file():
+        raise click.BadParameter(f"{value} is a pipe or a device; name a file")
     return value

@@ -74,7 +74,7 @@ def judge(
         measured_on=measured_on(),
         quantized=subject.quantized,
     )
-    if subject.traced is None:
+    if subject.traced is None or not found.is_finite:
         return report
     on_stage("trace layers")
     traced = subject.traced

@@ -16,6 +16,7 @@ from torch import nn
 from gpt_export.errors import ArtifactError, ConfigError, GptExportError, SourceError
 from gpt_export.gate.appeal import Appeal, excused, unsteady_notes
 from gpt_export.gate.case import Case, Need
+from gpt_export.gate.finiteness import broken_cause, is_broken
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.noise import ASSUMED_NOISE, NOISE_CEILING, measure_noise
 from gpt_export.gate.opened import Describe, open_case
@@ -34,6 +35,14 @@ SUSPICIOUS_NOISE = 2.0**-13
 """Sums of a usual size in float32 are off by far less."""
 MORE_PROBES = 3
 GREEDY_TOKENS = 8
+
+
+def _save(path: Path, logits: Logits) -> None:
+    """As `np.save`, whose error on a full disk does not say so."""
+    whole = np.ascontiguousarray(logits)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
+        file.write(whole.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,8 @@ class Comparison:
     notes: tuple[str, ...]
     faults: tuple[str, ...] = ()
     """What keeps the reference from being a decoder."""
+    is_finite: bool = True
+    """Whether the reference gives numbers at all; layers cannot be compared where it does not."""
 
 
 class ReferenceLogits:
@@ -80,7 +91,7 @@ class ReferenceLogits:
                     f"{type(reference).__name__} fails on ids of shape {list(case.ids.shape)}: {blame(error)}; state a "
                     "context_length that it runs on"
                 ) from error
-            np.save(self._path(case), logits)
+            _save(self._path(case), logits)
 
     def of(self, case: Case) -> Logits:
         """The logits of one case, mapped from their file."""
@@ -122,8 +133,15 @@ def validate(
     if any("cache" in candidate.takes for candidate in candidates.values()):
         cases = (*cases, *greedy_cases(module, cases))
     logits.record(module, cases, parts_of(on_stage))
-    noise, notes = probe_noise(module, cases)
-    faults = () if head is None else reference_faults(module, _probe_ids(cases), head, vocab_size)
+    broken = next((case for case in cases if is_broken(logits.of(case))), None)
+    notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    if broken is not None:
+        noise, faults = ASSUMED_NOISE, (broken_cause(module, broken.ids),)
+    else:
+        noise, notes = probe_noise(module, cases)
+        if head is not None:
+            faults = reference_faults(module, _probe_ids(cases), head, vocab_size)
     del module
     let_go()
     results: dict[str, tuple[CaseResult, ...]] = {}
@@ -134,9 +152,10 @@ def validate(
         results[target] = judging.results(target, candidate, cases, parts_of(on_stage))
     notes += tuple(note for target, found in results.items() for note in unsteady_notes(found, target))
     if noise > NOISE_CEILING:
-        fault = f"eager float32 is {noise:.2g} of its logits off float64, too much to judge by; is dropout left on?"
+        why = "is dropout left on?" if head is None or faults else "it draws nothing at random, and magnifies rounding"
+        fault = f"eager float32 is {noise:.2g} of its logits off float64, too much to judge by; {why}"
         results = {target: tuple(result.with_fault(fault) for result in found) for target, found in results.items()}
-    return Comparison(results, noise, judging.opened, notes, faults)
+    return Comparison(results, noise, judging.opened, notes, faults, is_finite=broken is None)
 
 
 @dataclass(slots=True)

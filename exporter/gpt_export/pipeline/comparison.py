@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+
+from gpt_export_models.scratch import scratch_folder
 
 from gpt_export.artifact.manifest import Manifest
 from gpt_export.artifact.onnx_model import read_model
@@ -54,8 +55,8 @@ def validate_artifact(
             )
     source = dataclasses.replace(source, notes=tuple(model["notes"]))  # what its export found out, roads and all
     cases = choose_cases(source, settings)
-    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        return compare_artifact(artifact, source, settings, cases, Path(scratch), on_stage)
+    with scratch_folder() as scratch:
+        return compare_artifact(artifact, source, settings, cases, scratch, on_stage)
 
 
 def raise_if_failed(report: ParityReport, consequence: str, manifest: Manifest | None = None) -> None:

@@ -192,8 +192,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:
-    """About what an export takes on disk at its largest: every file, and eager's logits."""
+    """About what an export takes on disk at its largest: every file, and eager's logits where they are compared."""
     numbers = sum(source.weights[name].numel() for name in set(source.first_names().values()))
     bits = sum(_BITS[precision] for precision in config.precisions) if config.onnx else 0
     bits += 2 * 32 if config.torchscript else 0  # TorchScript is drafted and then written canonically
-    return bits * numbers // 8 + 4 * source.answers.width * sum(case.positions for case in cases)
+    positions = sum(case.positions for case in cases) if config.gate != "off" else 0
+    return bits * numbers // 8 + 4 * source.answers.width * positions

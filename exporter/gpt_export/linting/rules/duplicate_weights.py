@@ -10,20 +10,12 @@ from math import prod
 import numpy as np
 from onnx import TensorProto
 
+from gpt_export.artifact.element_sizes import size_bytes
 from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.linting.finding import Finding, Severity, tensor
 from gpt_export.linting.registry import rule
 from gpt_export.linting.settings import LintSettings
-from gpt_export.linting.tensors import (
-    CHUNK_BYTES,
-    External,
-    Stored,
-    UnreadableError,
-    external,
-    readable_size,
-    size_bytes,
-    stored,
-)
+from gpt_export.linting.tensors import CHUNK_BYTES, External, Stored, UnreadableError, external, readable_size, stored
 
 DUPLICATE = rule(
     "GX121",
