@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,26 @@ class Campaign:
     """Where everything of one run lies, and what it has found so far."""
 
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
-        CACHE.mkdir(parents=True, exist_ok=True)
-        self.record = Record(CACHE / "record.json", options.seed, resume=options.resume)
-        self.seeds = make_seeds(CACHE / "seeds")
-        self.work, self.found, self.options = work, CACHE / "found", options
+        options.cache.mkdir(parents=True, exist_ok=True)
+        self.record = Record(options.cache / "record.json", options.seed, resume=options.resume)
+        self.seeds = make_seeds(options.cache / "seeds")
+        self.work, self.found, self.options = work, options.cache / "found", options
         self.names: set[str] = {path.stem for path in self.found.glob("*.json")} if options.resume else set()
         self.end = time.monotonic() + 60 * options.minutes
         forks.prepare(self.seeds)
 
+    def replay(self, folder: Path) -> None:
+        """Tries every case of a folder, each a fault that was mended."""
+        cases = [Case.read(path) for path in sorted(folder.glob("*.json"))]
+        for case, outcome in forks.outcomes(cases, self.work / "home"):
+            self.record["cases"].add(outcome)
+            if outcome.bad:
+                self._tell(fault_name(case, outcome), outcome)
+
     def inputs(self, kind: Kind) -> None:
         """A round of one kind's inputs."""
         tally = self.record[kind.name]
-        count = max(1, int(ROUND / kind.cost))
+        count = max(1, int(self.options.round / kind.cost))
         numbers = range(tally.tried, tally.tried + count)
         cases = [draw(kind.name, list(kind.ops), len(kind.actions), self.options.seed, i) for i in numbers]
         bad = []
@@ -58,7 +67,8 @@ class Campaign:
     def faults(self, kind: str) -> None:
         """A round of one kind of fault."""
         tally = self.record[kind]
-        for number in range(tally.tried, tally.tried + faults.ROUNDS[kind]):
+        count = max(1, int(self.options.round * faults.SHARES[kind]))
+        for number in range(tally.tried, tally.tried + count):
             outcome = faults.outcome(kind, self.options.seed, number, self.seeds, self.work / "fault")
             tally.add(outcome)
             if outcome.bad:
@@ -78,19 +88,30 @@ class Campaign:
         return next(forks.outcomes([case], self.work / "home"))[1]
 
     def _tell(self, name: str, outcome: Outcome) -> None:
-        print(f"BAD {name}: {outcome.bad}: {outcome.told[:200]}", flush=True)
+        sys.stdout.write(f"BAD {name}: {outcome.bad}: {outcome.told[:200]}\n")
+        sys.stdout.flush()
 
 
-def main() -> None:
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--resume", action="store_true", help="go on with the run of this seed")
     parser.add_argument("--only", nargs="*", help="these kinds alone")
+    parser.add_argument("--round", type=int, default=ROUND, help="inputs of a kind before the next kind's turn")
+    parser.add_argument("--once", action="store_true", help="the cases that were found before and one round, no more")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where seeds, counts and what is found are kept")
     parser.add_argument("--no-record", action="store_true", help=f"leave {RESULTS.name}/campaign.json as it is")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = read_options()
     with tempfile.TemporaryDirectory(prefix="campaign-") as work:
         campaign = Campaign(options, Path(work))
+        if options.once:
+            campaign.replay(CASES)
         run(campaign)
         record = campaign.record.to_dict()
     if not options.no_record:
@@ -101,13 +122,15 @@ def main() -> None:
 def run(campaign: Campaign) -> None:
     """Rounds of every kind in turn until the time is over."""
     wanted = campaign.options.only
-    kinds: list[Any] = [*KINDS.values(), *faults.ROUNDS]
+    kinds: list[Any] = [*KINDS.values(), *faults.SHARES]
     chosen = [kind for kind in kinds if not wanted or (kind.name if isinstance(kind, Kind) else kind) in wanted]
     while True:
         for kind in chosen:
             if time.monotonic() > campaign.end:
                 return
             campaign.inputs(kind) if isinstance(kind, Kind) else campaign.faults(kind)
+        if campaign.options.once:
+            return
 
 
 if __name__ == "__main__":

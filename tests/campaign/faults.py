@@ -24,24 +24,56 @@ from typing import Any
 
 from tests.campaign.oracle import Outcome, said_badly
 
-ROUNDS = {"kill": 60, "disk": 20, "crowd": 4, "stdout": 16}
-"""So many in a round of each kind."""
+SHARES = {"kill": 0.15, "disk": 0.05, "crowd": 0.01, "stdout": 0.04}
+"""So many in a round of each kind, of what there are of other inputs."""
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.chmod", "os.truncate", "ctypes.dlsym",
-          "shutil.rmtree", "shutil.copyfile", "tempfile.mkdtemp", "fcntl.flock", "os.listdir", "os.scandir")  # fmt: skip
+EVENTS = (
+    "open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.chmod", "os.truncate", "ctypes.dlsym",
+    "shutil.rmtree", "shutil.copyfile", "tempfile.mkdtemp", "fcntl.flock", "os.listdir", "os.scandir",
+)  # fmt: skip
 LONGEST_SECONDS = 120.0
 SAID_BYTES = 1 << 20
 FAST = ("--gate", "off", "--no-cache")
 COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
-    "package genai": lambda seeds, out: ["package", str(seeds / "artifact"), "--target", "genai", "--output", str(out / "x")],
-    "package triton": lambda seeds, out: ["package", str(seeds / "artifact"), "--target", "triton", "--output", str(out / "x")],
-    "package archive": lambda seeds, out: ["package", str(seeds / "artifact"), "--target", "archive", "--output", str(out / "x")],
+    "package genai": lambda seeds, out: [
+        "package",
+        str(seeds / "artifact"),
+        "--target",
+        "genai",
+        "--output",
+        str(out / "x"),
+    ],
+    "package triton": lambda seeds, out: [
+        "package",
+        str(seeds / "artifact"),
+        "--target",
+        "triton",
+        "--output",
+        str(out / "x"),
+    ],
+    "package archive": lambda seeds, out: [
+        "package",
+        str(seeds / "artifact"),
+        "--target",
+        "archive",
+        "--output",
+        str(out / "x"),
+    ],
     "onnx": lambda seeds, out: ["onnx", str(seeds / "gpt2"), "--output", str(out / "x"), *FAST],
     "onnx --force": lambda seeds, out: ["onnx", str(seeds / "gpt2"), "--output", str(out / "x"), *FAST, "--force"],
     "torchscript": lambda seeds, out: ["torchscript", str(seeds / "gpt2"), "--output", str(out / "x"), "--gate", "off"],
-    "quantize": lambda seeds, out: ["quantize", str(seeds / "artifact"), "--precision", "int8", "--gate", "off", "--output", str(out / "x")],
+    "quantize": lambda seeds, out: [
+        "quantize",
+        str(seeds / "artifact"),
+        "--precision",
+        "int8",
+        "--gate",
+        "off",
+        "--output",
+        str(out / "x"),
+    ],
     "lint --sarif": lambda seeds, out: ["lint", str(seeds / "artifact"), "--sarif", str(out / "x")],
-}  # fmt: skip
+}
 LOOKING: dict[str, Callable[[Path, Path], list[str]]] = {
     "inspect": lambda seeds, _: ["inspect", str(seeds / "artifact")],
     "inspect --json": lambda seeds, _: ["inspect", str(seeds / "artifact"), "--json"],

@@ -1,4 +1,4 @@
-"""Inputs run in forked children of a process that has imported everything once; a child runs many, one after another."""
+"""Inputs run in forked children of a process that has imported everything once, many in a child."""
 
 from __future__ import annotations
 

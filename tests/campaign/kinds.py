@@ -78,13 +78,33 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("manifest", "artifact", manifest_ops(), LOOKED_AT),
-        Kind("onnx", "artifact", {name: with_right_hashes(op) for name, op in (graph_ops() | raw_ops(["onnx/model.onnx"])).items()}, GRAPH_READ, cost=3.0),
+        Kind(
+            "onnx",
+            "artifact",
+            {name: with_right_hashes(op) for name, op in (graph_ops() | raw_ops(["onnx/model.onnx"])).items()},
+            GRAPH_READ,
+            cost=3.0,
+        ),
         Kind("pickle", "checkpoint", pickle_ops() | raw_ops(["model.pth"]), (_read_file,)),
         Kind("safetensors", "gpt2", safetensors_ops(["model.safetensors"]) | raw_ops(["model.safetensors"]), (_read,)),
         Kind("configuration", "gpt2", json_ops(CONFIGS) | raw_ops(CONFIGS), (_read,)),
         Kind("tokenizer", "gpt2", json_ops(TOKENIZER) | raw_ops(TOKENIZER), (_read,)),
-        Kind("index", "sharded", json_ops(["model.safetensors.index.json"]) | raw_ops(["model.safetensors.index.json"]) | safetensors_ops(SHARDS), (_read,)),
-        Kind("exported", "gpt2", json_ops((*CONFIGS, *TOKENIZER)) | safetensors_ops(["model.safetensors"]), (_export,), cost=20.0, exports=True),
+        Kind(
+            "index",
+            "sharded",
+            json_ops(["model.safetensors.index.json"])
+            | raw_ops(["model.safetensors.index.json"])
+            | safetensors_ops(SHARDS),
+            (_read,),
+        ),
+        Kind(
+            "exported",
+            "gpt2",
+            json_ops((*CONFIGS, *TOKENIZER)) | safetensors_ops(["model.safetensors"]),
+            (_export,),
+            cost=20.0,
+            exports=True,
+        ),
         Kind("request", "request", request_ops() | raw_ops(["request"]), (lambda *_: [],)),
     )
-}  # fmt: skip
+}

@@ -1,4 +1,4 @@
-"""Counts of a campaign: kept after every batch, so that a run that is ended goes on where it was, and told at the end."""
+"""Counts of a campaign, kept after every round, so that a run that was ended goes on where it was."""
 
 from __future__ import annotations
 

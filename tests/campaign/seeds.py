@@ -70,10 +70,11 @@ def _hugging_face(folder: Path, *, shards: int) -> None:
     end = "<|endoftext|>"
     files = {
         "config.json": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "eos_token_id": 256, **GPT2},
-        "generation_config.json": {"eos_token_id": [256], "bos_token_id": 256, "temperature": 1.0, "_from_model_config": True},
+        "generation_config.json": {"eos_token_id": [256], "bos_token_id": 256, "temperature": 1.0},
         "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "bos_token": {"content": end, "special": True},
-            "model_max_length": 16, "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
+            "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "model_max_length": 16,
+            "bos_token": {"content": end, "special": True},
+            "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
             "added_tokens_decoder": {"256": {"content": end, "special": True}},
         },
         "special_tokens_map.json": {"eos_token": end, "unk_token": {"content": end}},

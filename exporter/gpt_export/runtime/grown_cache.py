@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from gpt_export.runtime.decoding import Ids, Logits, Past, even_chunks
+from gpt_export.runtime.options import running
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, POSITION_IDS, CacheShape
 
 
@@ -34,7 +35,8 @@ class GrownDecoding:
             binding.bind_ortvalue_input(name, value)
         for name in (LOGITS, *self._present_names):
             binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding)
+        with running():
+            self._session.run_with_iobinding(binding)
         logits, *self._past = binding.get_outputs()
         return cast(Logits, logits.numpy())
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,19 @@ def start_session(
     except Exception as error:  # onnxruntime's errors share no base class of their own
         reason = " ".join(str(error).split())
         raise ArtifactError(f"onnxruntime cannot load {path}: {reason}; {remedy}") from error
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """What is done here with a session may fail in its own way for every graph.
+
+    Raises:
+        ArtifactError: onnxruntime has loaded the graph and cannot run it.
+    """
+    try:
+        yield
+    except Exception as error:  # as above
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"onnxruntime cannot run the model: {reason}; look at it with gpt-export lint, or export it again"
+        ) from error

@@ -15,10 +15,12 @@ from tests.campaign.mutations import Op
 FILE = "onnx/model.onnx"
 NAMES = ("", "x", "\x00", "../x", "input_ids", "logits", "a" * 5000, "/tok_emb/Gather", "é", "%s{}")
 TYPES = ("Identity", "MatMul", "If", "Loop", "Scan", "Reshape", "Gather", "ConstantOfShape", "Range", "Tile", "Expand",
-         "Resize", "Pad", "NoSuch", "", "GroupQueryAttention", "MatMulNBits", "SequenceAt", "Einsum", "TopK")  # fmt: skip
+         "Resize", "Pad", "NoSuch", "", "GroupQueryAttention", "MatMulNBits", "SequenceAt", "Einsum",
+         "TopK")  # fmt: skip
 DOMAINS = ("", "com.microsoft", "ai.onnx.ml", "x", "ai.onnx", "\x00")
 NUMBERS = (0, 1, -1, 2, 2**31, 2**62, -(2**63), 2**63 - 1)
-PLACES = (b"../../../etc/passwd", b"/etc/passwd", b"/dev/zero", b"", b".", b"model.onnx", b"x\x00y", b"no such", b"a/../../b",
+PLACES = (b"../../../etc/passwd", b"/etc/passwd", b"/dev/zero", b"", b".", b"model.onnx", b"x\x00y", b"no such",
+         b"a/../../b",
           b"C:\\x", b"/proc/self/mem")  # fmt: skip
 
 Change = Callable[[ModelProto, float, float], None]
@@ -202,7 +204,8 @@ def graph_ops() -> dict[str, Op]:
     changes: dict[str, Change] = {
         "node: drop": _drop_node, "node: repeat": _repeat_node, "node: reverse": _reverse, "node: input": _input,
         "node: output": _output, "node: type": _type, "attribute": _attribute, "initializer: dims": _initializer,
-        "initializer: data": _data, "initializer: external": _external, "value: dims": _dims, "value: element": _element,
+        "initializer: data": _data, "initializer: external": _external, "value: dims": _dims,
+        "value: element": _element,
         "signature": _signature, "versions": _versions, "functions": _functions, "subgraph": _subgraph, "large": _large,
         "metadata": _metadata,
     }  # fmt: skip

@@ -11,8 +11,10 @@ from tests.campaign.case import pick
 from tests.campaign.mutations import Op
 
 WEIRD: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 3, 1.5, -0.0, 2**31, 2**63, -(2**63), 10**30, 10**400, float("nan"), float("inf"), 1e308, 1e-320,
-    "", "x", "\x00", "\ud800", "a\ud800b", "é" * 2000, "../../../secret", "/etc/passwd", "/dev/zero", "..\\..", "CON", ".", "a/b",
+    None, True, False, 0, 1, -1, 3, 1.5, -0.0, 2**31, 2**63, -(2**63), 10**30, 10**400, float("nan"), float("inf"),
+    1e308, 1e-320,
+    "", "x", "\x00", "\ud800", "a\ud800b", "é" * 2000, "../../../secret", "/etc/passwd", "/dev/zero", "..\\..",
+    "CON", ".", "a/b",
     "http://127.0.0.1:9/", "{{ 7 * 7 }}", "{% for i in range(10**9) %}x{% endfor %}", "<script>", "\u202e", "\x1b[31m",
     "float16", "gpt2", "llama", "Q8_0", "(a+)+$", "null", "NaN",
     [], {}, [[]], [None], [1, 2, 3], ["x"] * 3000, {"": ""}, {"x": {"y": {}}}, {"__class__": "x"}, list(range(5000)),

@@ -13,10 +13,13 @@ from tests.campaign.mutations import Op
 CANARY = "canary"
 """A file of this name appears if code of the file ran."""
 GLOBALS = (
-    b"cos\nsystem\n", b"cposix\nsystem\n", b"cbuiltins\neval\n", b"cbuiltins\nexec\n", b"cbuiltins\ngetattr\n", b"cbuiltins\nopen\n",
+    b"cos\nsystem\n", b"cposix\nsystem\n", b"cbuiltins\neval\n", b"cbuiltins\nexec\n", b"cbuiltins\ngetattr\n",
+    b"cbuiltins\nopen\n",
     b"csubprocess\nPopen\n", b"ctorch.hub\nload\n", b"ctorch\nload\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
-    b"ctorch._utils\n_rebuild_parameter\n", b"ccollections\nOrderedDict\n", b"cshutil\nrmtree\n", b"cpathlib\nPosixPath\n",
-    b"cmodel\nGPTConfig\n", b"c__main__\nX\n", b"cargparse\nNamespace\n", b"ctorch\nFloatStorage\n", b"ctorch\nnosuch\n",
+    b"ctorch._utils\n_rebuild_parameter\n", b"ccollections\nOrderedDict\n", b"cshutil\nrmtree\n",
+    b"cpathlib\nPosixPath\n",
+    b"cmodel\nGPTConfig\n", b"c__main__\nX\n", b"cargparse\nNamespace\n", b"ctorch\nFloatStorage\n",
+    b"ctorch\nnosuch\n",
     b"ctorch.serialization\nload\n", b"ctorch._dynamo.guards\nGuardBuilder\n", b"cos.path\njoin\n",
 )  # fmt: skip
 CALLS = (
@@ -30,8 +33,10 @@ CALLS = (
     b"(I99999999999999\ntR",
 )
 LITERALS = (
-    b"(lp0\n", b"]" * 5000, b"\x80\x63", b"I" + b"9" * 4000 + b"\n", b"\x8a\xff", b"2" * 100, b"e", b"u", b"h\xff", b"j\xff\xff\xff\xff",
-    b"X\xff\xff\xff\x7f", b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7f", b"r\xff\xff\xff\x7f", b"Q", b"P0\n", b"N.", b"K\x00", b"0", b"}", b"(",
+    b"(lp0\n", b"]" * 5000, b"\x80\x63", b"I" + b"9" * 4000 + b"\n", b"\x8a\xff", b"2" * 100, b"e", b"u", b"h\xff",
+    b"j\xff\xff\xff\xff",
+    b"X\xff\xff\xff\x7f", b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7f", b"r\xff\xff\xff\x7f", b"Q", b"P0\n", b"N.",
+    b"K\x00", b"0", b"}", b"(",
     b"V\\ud800\n", b"\x96\xff\xff\xff\xff\xff\x00\x00\x00",
 )  # fmt: skip
 

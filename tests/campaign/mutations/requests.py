@@ -10,9 +10,12 @@ from tests.campaign.mutations import Op
 FILE = "request"
 METHODS = (b"GET", b"HEAD", b"POST", b"OPTIONS", b"PRI", b"get", b"G" * 70_000, b"CONNECT", b"\x00", b"")
 TARGETS = (
-    b"/", b"/artifact/manifest.json", b"/artifact/../secret", b"/%2e%2e/secret", b"/artifact/..%2f..%2fsecret", b"//secret", b"*",
-    b"http://evil.example/", b"/artifact/onnx/model.onnx", b"/" + b"a" * 70_000, b"/%", b"/%00", b"/\xff", b"/?" + b"x=1&" * 3000,
-    b"/artifact/\\..\\secret", b"/node_modules/../../secret", b"/artifact/onnx/..;/..;/secret", b"file:///etc/passwd", b"/..", b"?",
+    b"/", b"/artifact/manifest.json", b"/artifact/../secret", b"/%2e%2e/secret", b"/artifact/..%2f..%2fsecret",
+    b"//secret", b"*",
+    b"http://evil.example/", b"/artifact/onnx/model.onnx", b"/" + b"a" * 70_000, b"/%", b"/%00", b"/\xff",
+    b"/?" + b"x=1&" * 3000,
+    b"/artifact/\\..\\secret", b"/node_modules/../../secret", b"/artifact/onnx/..;/..;/secret",
+    b"file:///etc/passwd", b"/..", b"?",
 )  # fmt: skip
 VERSIONS = (
     b"HTTP/1.1",
@@ -28,9 +31,12 @@ VERSIONS = (
 )
 HEADERS = (
     b"Host: evil.example", b"Host:", b"Content-Length: 5", b"Content-Length: -1", b"Content-Length: 9" * 1 + b"9" * 400,
-    b"Transfer-Encoding: chunked", b"Range: bytes=0-0", b"Range: bytes=-1", b"Range: bytes=9999999999-", b"Range: bytes=5-1",
-    b"Range: bytes=0-0,2-3", b"Range: bytes=" + b"0-1," * 3000, b"Range: lines=1-2", b'If-None-Match: "x"', b"If-Range: x", b"Expect: 100-continue",
-    b"Connection: close", b"Connection: upgrade", b"Upgrade: h2c", b"X: " + b"a" * 70_000, b": x", b"X", b" folded", b"X: \x00\xff", b"Origin: null",
+    b"Transfer-Encoding: chunked", b"Range: bytes=0-0", b"Range: bytes=-1", b"Range: bytes=9999999999-",
+    b"Range: bytes=5-1",
+    b"Range: bytes=0-0,2-3", b"Range: bytes=" + b"0-1," * 3000, b"Range: lines=1-2", b'If-None-Match: "x"',
+    b"If-Range: x", b"Expect: 100-continue",
+    b"Connection: close", b"Connection: upgrade", b"Upgrade: h2c", b"X: " + b"a" * 70_000, b": x", b"X", b" folded",
+    b"X: \x00\xff", b"Origin: null",
     b"Cookie: " + b"a=b; " * 1000, b"Range: bytes=\xd9\xa3-\xd9\xa4", b"Range: bytes=" + b"1" * 30 + b"-",
 )  # fmt: skip
 
@@ -40,7 +46,7 @@ def _line(part: int, values: tuple[bytes, ...]) -> Op:
         del at
         path = folder / FILE
         first, _, rest = path.read_bytes().partition(b"\r\n")
-        words = (first.split(b" ") + [b"", b"", b""])[:3]
+        words = [*first.split(b" "), b"", b"", b""][:3]
         words[part] = pick(values, what)
         path.write_bytes(b" ".join(words) + b"\r\n" + rest)
 

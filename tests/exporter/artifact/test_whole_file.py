@@ -66,7 +66,8 @@ def test_a_closed_stream_is_no_failure(number: int, tiny: Path) -> None:
 
 
 def test_no_file_gets_the_number_of_a_closed_stream() -> None:
-    code = "import os, sys; from gpt_export.cli.streams import occupy_streams as o; o(); sys.stderr.write(str(os.open('/', 0)))"
+    occupied = "from gpt_export.cli.streams import occupy_streams; occupy_streams()"
+    code = f"import os, sys; {occupied}; sys.stderr.write(str(os.open('/', 0)))"
     closing = ["sh", "-c", 'exec 0<&- 1>&-; exec "$@"', "sh", sys.executable, "-c", code]
     done = subprocess.run(closing, stderr=subprocess.PIPE, text=True, check=True)
     assert int(done.stderr) > 2
