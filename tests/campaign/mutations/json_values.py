@@ -23,9 +23,15 @@ WEIRD: tuple[Any, ...] = (
 Edit = Callable[[Any, list[Any], float], Any]
 
 
+DEEPEST = 8
+"""Values below are not looked for: what was nested before would be all there is."""
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of every value, the whole one first."""
     yield path
+    if len(path) == DEEPEST:
+        return
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield from places(child, (*path, key))
