@@ -122,11 +122,11 @@ class SharedDecoding:
     def _run(self, rows: slice, ids: Ids, positions: Ids, past: int, *, last_only: bool) -> Logits:
         binding = self._binding(rows)
         mask = self._mask[rows, : past + ids.shape[1]]
-        for name, array in ((INPUT_IDS, ids), (ATTENTION_MASK, mask), (POSITION_IDS, positions)):
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        binding.bind_ortvalue_input(NUM_LOGITS_TO_KEEP, self._keep[last_only])
-        binding.bind_output(LOGITS, "cpu")
         with running():
+            for name, array in ((INPUT_IDS, ids), (ATTENTION_MASK, mask), (POSITION_IDS, positions)):
+                binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            binding.bind_ortvalue_input(NUM_LOGITS_TO_KEEP, self._keep[last_only])
+            binding.bind_output(LOGITS, "cpu")
             self._session.run_with_iobinding(binding)
         return cast(Logits, binding.get_outputs()[0].numpy())
 
