@@ -21,4 +21,4 @@ def render(_page: str = "") -> str:
 
 
 if __name__ == "__main__":
-    keep_current(PAGE, render)
+    keep_current(PAGE, render, "python -m benches.manifest_schema_doc", __doc__)

@@ -186,6 +186,7 @@ def _by_transformers(folder: Path) -> _Asked:
         if made is None:
             return _Asked(why=f"transformers reads it by a {type(found).__name__}, which has none")
         backend = Backend.from_str(made.to_str())
+        saved = _saved_files(found, folder)
     except Exception as error:  # transformers raises what it likes
         if any(folder.glob("*.model")) and importlib.util.find_spec("sentencepiece") is None:
             return _Asked(why=_LACKING)
@@ -197,7 +198,7 @@ def _by_transformers(folder: Path) -> _Asked:
     models = [] if (folder / WHOLE).exists() else sorted(folder.glob("*.model"))
     if models and (why := _unlike_sentencepiece(backend, models[0])):
         return _Asked(why=why)
-    return _Asked(backend=backend, saved=_saved_files(found, folder))
+    return _Asked(backend=backend, saved=saved)
 
 
 def _saved_files(tokenizer: Any, folder: Path) -> tuple[str, ...]:

@@ -160,7 +160,14 @@ def check_output(output: Path, *, replace: bool) -> None:
     Raises:
         OutputError: it exists and `replace` is false, or it is not an artifact (or empty folder) of ours.
     """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    try:
+        str(output).encode("utf-8")
+        there = output.exists()
+    except (ValueError, OSError) as error:  # no UTF-8, a NUL, too long
+        raise OutputError(
+            f"{str(output)!a} is no path that can be written: {error}; choose another --output"
+        ) from error
+    if not there or (output.is_dir() and not any(output.iterdir())):
         return
     if not output.is_dir():
         raise OutputError(f"{output} is a file, an artifact is a folder; choose another --output")

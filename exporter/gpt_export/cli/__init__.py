@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-
 import click
 
 from gpt_export.cli.bench import bench
@@ -14,6 +11,7 @@ from gpt_export.cli.generate import generate
 from gpt_export.cli.inspect import inspect
 from gpt_export.cli.lint import lint
 from gpt_export.cli.onnx import onnx
+from gpt_export.cli.output import name_output
 from gpt_export.cli.package import package
 from gpt_export.cli.quantize import quantize
 from gpt_export.cli.score import score
@@ -40,6 +38,5 @@ for command in (onnx, torchscript, quantize, validate, inspect, lint, generate, 
 def main() -> None:
     """Entry point of the console script."""
     occupy_streams()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a model's text may hold what the terminal's encoding does not
+    name_output()  # a model's text may hold what the terminal's encoding does not
     cli()

@@ -105,7 +105,7 @@ class ErrorHandlingGroup(click.Group):
         except MemoryError as error:
             self._exit(options, error, 1, "the memory does not suffice; close other programs or export a smaller model")
         except OSError as error:
-            what = f"{error.filename or _unnamed()}: {error.strerror or error}"
+            what = f"{error.filename or 'a file'}: {error.strerror or error}"
             self._exit(options, error, 1, what + options.consequence())
         except ModuleNotFoundError as error:
             message = explain_missing(error, missing_requirements()) or _unexpected(error)
@@ -121,7 +121,7 @@ class ErrorHandlingGroup(click.Group):
         with contextlib.suppress(OSError):  # where even that cannot be written, the exit code has to do
             if not told:
                 click.echo(f"Error: {message}", err=True)
-        if options.as_json and not _output_fault():
+        if options.as_json:
             details: dict[str, Any] = error.details() if hasattr(error, "details") else {}
             body = {"error": {"type": type(error).__name__, "message": message, "exit_code": code}, **details}
             with contextlib.suppress(OSError):
@@ -138,23 +138,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _unnamed() -> str:
-    """What an error without the name of a file was about."""
-    return "standard output" if _output_fault() else "a file"
-
-
 def _flush() -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
-
-
-def _output_fault() -> bool:
-    """Whether what was printed does not arrive: what could not be written is kept, and tried again."""
-    try:
-        _flush()
-    except (OSError, ValueError):
-        return True
-    return False
 
 
 def _close_output() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from gpt_export_models.regular_files import check_file
 from numpy.typing import ArrayLike, NDArray
 
 from gpt_export.artifact.manifest import Manifest
@@ -274,10 +275,29 @@ def _identity(folder: str | Path) -> tuple[int, int, int] | None:
     return found.st_dev, found.st_ino, found.st_ctime_ns  # the number of a removed folder is soon used again
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder with a pipe, a device or a hollow file in it, which older onnxruntimes would open as weights.
+
+    Raises:
+        ArtifactError: there is one.
+    """
+    try:
+        for path in sorted(folder.iterdir()):
+            if not path.is_dir():
+                check_file(path)
+    except FileNotFoundError:  # of which onnxruntime tells
+        return
+    except OSError as error:
+        raise ArtifactError(
+            f"{error.filename} cannot be read: {error.strerror or error}; verify the artifact or export it again"
+        ) from error
+
+
 def _start(
     artifact: Artifact, variant: str, providers: Sequence[str] | None, threads: int | None, prepack: bool
 ) -> ort.InferenceSession:
     path = artifact.variant_path(variant)
+    _check_folder(path.parent)
     check_version(str(artifact.manifest.variants[variant]["minimum_onnxruntime"]))
     operators = artifact.manifest.variants[variant].get("operators", {})
     options = session_options(
