@@ -248,7 +248,7 @@ def _spoil(how: str) -> None:
         reading, target = os.pipe()
         os.close(reading)
     os.dup2(target, 1)
-    sys.stdout = os.fdopen(1, "w")
+    sys.stdout = os.fdopen(1, "w", closefd=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,10 +291,10 @@ def _start(argv: Sequence[str], home: Path, fault: Fault, *, own_stdout: bool = 
         os.environ["TMPDIR"], tempfile.tempdir = str(home / "tmp"), None
         os.chdir(home / "tmp")
         os.dup2(writing, 2)
-        sys.stderr = os.fdopen(2, "w", buffering=1)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         if not own_stdout:
             os.dup2(writing, 1)
-            sys.stdout = os.fdopen(1, "w")
+            sys.stdout = os.fdopen(1, "w", closefd=False)
         signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
         code = _as_a_process(argv, fault)
     finally:

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from gpt_export.artifact.local_functions import check_functions
 from gpt_export.errors import ArtifactError
 
 CPU = ("CPUExecutionProvider",)
@@ -57,8 +58,9 @@ def start_session(
     """The session on the file at `path`.
 
     Raises:
-        ArtifactError: onnxruntime refuses the file; the message ends with `remedy`.
+        ArtifactError: onnxruntime refuses the file; the message ends with `remedy`. Or its functions have no end.
     """
+    check_functions(path)
     try:
         return ort.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors share no base class of their own
