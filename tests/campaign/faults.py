@@ -208,8 +208,10 @@ def _half(path: Path) -> str:
     try:
         if path.is_dir() and (path / "manifest.json").exists():
             Artifact.open(path).verify()
-        elif path.is_dir() and not any(path.rglob("*.onnx")):
-            return "a half artifact"
+        elif path.is_dir():
+            # A repository for Triton is a folder of models; one that is being written is hidden until it is whole.
+            seen = [one for one in path.rglob("*") if not _hidden(one.relative_to(path))]
+            return "a half artifact" if seen and not any(one.suffix == ".onnx" for one in seen) else ""
         elif path.is_file() and path.read_bytes()[:1] == b"{":
             json.loads(path.read_text(encoding="utf-8"))
         elif path.is_file():
@@ -220,6 +222,10 @@ def _half(path: Path) -> str:
     except (ArtifactError, ValueError, tarfile.TarError, OSError):
         return "a half artifact"
     return ""
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _kill_at(event: int, number: int) -> None:
