@@ -67,7 +67,7 @@ PLANTED: dict[str, tuple[Callable[[], object], str]] = {
     "silence": (lambda: sys.exit(1), "failed without a word"),
     "memory": (lambda: b"x" * 1_100_000_000, "memory"),
     "hang": (sleeps_on_the_processor, "hung"),
-    "crash": (lambda: faulthandler.disable() or os.abort(), "crashed with SIGABRT"),
+    "crash": (lambda: (faulthandler.disable(), os.abort()), "crashed with SIGABRT"),
     "code": (lambda: os.system("true"), "ran os.system"),
     "canary": (lambda: Path("canary").touch(), "code ran"),
     "outside": (lambda: Path("../../beside").touch(), "wrote "),
