@@ -48,9 +48,11 @@ def block(record: Mapping[str, Any] | None) -> str:
     kinds: Mapping[str, Mapping[str, Any]] = record["kinds"]
     rows = [_row(name, kinds[name]) for name in WHAT if name in kinds]
     inputs = [values for name, values in kinds.items() if name not in FAULTS]
+    kills = kinds.get("kill", {})
     said = (
         f"With the seed {record['seed']}: {_sum(inputs, 'tried'):,} inputs, {_sum(inputs, 'bad'):,} of them bad, and "
-        f"{kinds.get('kill', {}).get('tried', 0):,} kills, {kinds.get('kill', {}).get('bad', 0):,} of them bad."
+        f"{kills.get('tried', 0):,} signals, {kills.get('bad', 0):,} of them bad; {kills.get('refused', 0):,} struck before "
+        "the command was done."
     )
     parts = [said, table(["what", "tried", "refused", "bad", "seconds", "slowest, s", "most memory, MB"], rows)]
     if found := [_reasons(name, values) for name, values in sorted(kinds.items()) if values["bad"]]:

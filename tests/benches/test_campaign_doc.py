@@ -35,7 +35,7 @@ def test_what_was_bad_is_told_and_not_summed_away() -> None:
     machine = {"libraries": {}, "cores": 1, "cpu": "x", "memory_gb": 1, "system": "x", "python": "3"}
     kinds = {"onnx": values | {"reasons": {"hung": 2}}, "kill": values | {"bad": 0, "reasons": {}}}
     told = block({"kinds": kinds, "seed": 1, "machine": machine})
-    assert "2,000 inputs, 2 of them bad, and 2,000 kills, 0 of them bad" in told
+    assert "2,000 inputs, 2 of them bad, and 2,000 signals, 0 of them bad; 5 struck before" in told
     assert "hung (2)" in told
 
 
