@@ -49,9 +49,10 @@ def block(record: Mapping[str, Any] | None) -> str:
     rows = [_row(name, kinds[name]) for name in WHAT if name in kinds]
     inputs = [values for name, values in kinds.items() if name not in FAULTS]
     kills = kinds.get("kill", {})
+    struck = kills.get("refused", 0)
     said = (
         f"With the seed {record['seed']}: {_sum(inputs, 'tried'):,} inputs, {_sum(inputs, 'bad'):,} of them bad, and "
-        f"{kills.get('tried', 0):,} signals, {kills.get('bad', 0):,} of them bad; {kills.get('refused', 0):,} struck before "
+        f"{kills.get('tried', 0):,} signals, {kills.get('bad', 0):,} of them bad; {struck:,} struck before "
         "the command was done."
     )
     parts = [said, table(["what", "tried", "refused", "bad", "seconds", "slowest, s", "most memory, MB"], rows)]
