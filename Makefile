@@ -12,7 +12,7 @@ CONSUMERS := .consumers
 
 DOCS := $(VENV)-docs
 
-.PHONY: docs cluster export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
+.PHONY: docs campaign cluster export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
 	bench-stages versions zoo screenshot web-screenshot clean
 
 export: $(VENV)/installed
@@ -73,6 +73,11 @@ TEXT ?= docs
 
 cluster: $(VENV)/installed
 	$(BIN)/python -m benches.cluster $(ARTIFACT) $(TEXT)
+
+# Hostile inputs, kills, full disks and crowds for docs/security.md, drawn from a seed. An hour, or CAMPAIGN_FLAGS=
+# '--minutes 5'; '--resume' goes on. What is found is shrunk to a case in benches/.cache/campaign/found, and fails this.
+campaign: $(VENV)/installed-test
+	$(BIN)/python -m tests.campaign $(CAMPAIGN_FLAGS); found=$$?; $(BIN)/python -m benches.campaign_doc && exit $$found
 
 # What this toolkit and torch's exporters make of every module of tests/zoo, for docs/modules.md.
 zoo: $(VENV)/installed-test

@@ -20,6 +20,7 @@ from gpt_export.bench.bandwidth import measure_bandwidth
 from gpt_export.bench.bytes_read import bytes_per_token
 from gpt_export.bench.plan import BenchConfig, Plan, plan
 from gpt_export.errors import ArtifactError
+from gpt_export.lifeline import lifeline
 from gpt_export.progress import OnStage, ignore
 from gpt_export.runtime.signature import CacheShape
 
@@ -137,7 +138,8 @@ def _measured(artifact: Artifact, variant: str, planned: Plan) -> dict[str, Any]
     request = {"folder": str(artifact.folder), "variant": variant, "plan": planned.to_dict()}
     command = [sys.executable, "-m", "gpt_export.bench.child"]
     logger.info("measuring %s", variant)
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+    with lifeline(json.dumps(request)) as stdin:
+        done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ArtifactError(

@@ -16,6 +16,7 @@ from gpt_export.cli.package import package
 from gpt_export.cli.quantize import quantize
 from gpt_export.cli.score import score
 from gpt_export.cli.serve import serve
+from gpt_export.cli.streams import occupy_streams
 from gpt_export.cli.torchscript import torchscript
 from gpt_export.cli.validate import validate
 from gpt_export.version import __version__
@@ -36,5 +37,6 @@ for command in (onnx, torchscript, quantize, validate, inspect, lint, generate, 
 
 def main() -> None:
     """Entry point of the console script."""
+    occupy_streams()
     name_output()  # a model's text may hold what the terminal's encoding does not
     cli()

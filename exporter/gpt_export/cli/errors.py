@@ -23,7 +23,9 @@ from gpt_export.requirements import explain_missing, missing_requirements
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130
-TERMINATED = 143
+ENDING = ("SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")
+"""Signals by which a system, a terminal that closes, or a batch scheduler whose time is up asks a command to end. Each
+would end a process at once, and what it has staged would stay. SIGQUIT is left: it ends what does not listen."""
 
 
 @dataclass(slots=True)
@@ -158,12 +160,20 @@ def _unexpected(error: Exception) -> str:
 
 
 def _terminate_cleanly() -> None:
-    """Lets SIGTERM unwind the stack, so that staging folders are removed."""
+    """Lets `ENDING` signals unwind the stack, so that staging folders are removed; the exit code is 128 and the number.
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        sys.exit(TERMINATED)
+    What is ignored stays so: nohup is a promise that the end of the terminal is not the end of the command.
+    """
+    ending = [signal.Signals[name] for name in ENDING if hasattr(signal, name)]
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for other in ending:  # a terminal that closes is told twice; the second would end the first's removing
+            signal.signal(other, signal.SIG_IGN)
+        sys.exit(128 + number)
 
     try:
-        signal.signal(signal.SIGTERM, stop)
+        for one in ending:
+            if signal.getsignal(one) is signal.SIG_DFL:
+                signal.signal(one, stop)
     except ValueError:  # not in the main thread
         return

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from gpt_export.runtime.options import running
 from gpt_export.runtime.signature import INPUT_IDS, LOGITS
 
 Ids = NDArray[np.int64]
@@ -103,7 +104,8 @@ class RecomputedDecoding:
     def feed(self, ids: Ids, mask: Ids) -> Logits:  # noqa: ARG002 - rows have no padding here
         """See `Decoding.feed`."""
         self._ids = np.concatenate([self._ids, ids], axis=1)
-        scores = self._session.run([self._output], {INPUT_IDS: self._ids})[0]
+        with running():
+            scores = self._session.run([self._output], {INPUT_IDS: self._ids})[0]
         return cast(Logits, scores[:, -ids.shape[1] :] if scores.ndim == LOGITS_AXES else scores)
 
     def feed_for_last(self, ids: Ids, mask: Ids) -> Logits:

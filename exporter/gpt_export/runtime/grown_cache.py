@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from gpt_export.runtime.decoding import Ids, Logits, Past, even_chunks
+from gpt_export.runtime.options import running
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, POSITION_IDS, CacheShape
 
 
@@ -27,14 +28,15 @@ class GrownDecoding:
         before = self._mask.sum(axis=1, keepdims=True)
         self._mask = np.concatenate([self._mask, mask], axis=1)
         positions = np.maximum(before + np.cumsum(mask, axis=1) - 1, 0)
-        binding = self._session.io_binding()
-        for name, array in ((INPUT_IDS, ids), (ATTENTION_MASK, self._mask), (POSITION_IDS, positions)):
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        for name, value in zip(self._past_names, self._past, strict=True):
-            binding.bind_ortvalue_input(name, value)
-        for name in (LOGITS, *self._present_names):
-            binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding)
+        with running():
+            binding = self._session.io_binding()
+            for name, array in ((INPUT_IDS, ids), (ATTENTION_MASK, self._mask), (POSITION_IDS, positions)):
+                binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            for name, value in zip(self._past_names, self._past, strict=True):
+                binding.bind_ortvalue_input(name, value)
+            for name in (LOGITS, *self._present_names):
+                binding.bind_output(name, "cpu")
+            self._session.run_with_iobinding(binding)
         logits, *self._past = binding.get_outputs()
         return cast(Logits, logits.numpy())
 
