@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_export.artifact.manifest import VARIANTS
+from gpt_export.artifact.variant_names import VARIANTS
 
 from benches.consumers_record import NAME
 from benches.page import keep_current

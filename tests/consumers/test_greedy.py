@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from gpt_export.artifact.manifest import VARIANTS
+from gpt_export.artifact.variant_names import VARIANTS
 from gpt_export.targets import genai
 
 from tests.consumers.conftest import Consumer, Record
