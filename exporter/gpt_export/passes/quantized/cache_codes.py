@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
 from gpt_export.errors import GraphError
-from gpt_export.passes.building import constant
+from gpt_export.passes.building import constant, name_outputs
 from gpt_export.passes.fused.facts import attention_facts
 
 ATTENTION = "GroupQueryAttention"
@@ -48,13 +48,31 @@ class QuantizeCache(InPlacePass):
                 scale = constant(name, self._scales[str(present.name)], np.float32)
                 graph.insert_before(node, [scale])
                 node.replace_input_with(at, scale.outputs[0])
-                for value in (node.inputs[past], present):
-                    assert value is not None
-                    value.type = ir.TensorType(ir.DataType.INT8)
+                before = node.inputs[past]
+                assert before is not None
+                _give_numbers(graph, before, scale.outputs[0])
+                before.type = present.type = ir.TensorType(ir.DataType.INT8)
             node.attributes.add(ir.AttrInt64("kv_cache_bit_width", BITS))
             for name in ("k_quant_type", "v_quant_type"):
                 node.attributes.add(ir.AttrString(name, "PER_CHANNEL"))
         return PassResult(model, modified=True)
+
+
+def _give_numbers(graph: ir.Graph, past: ir.Value, scale: ir.Value) -> None:
+    """Code times scale for whatever else reads `past`, such as a bias of the graph's own that is as long."""
+    others = [(node, index) for node, index in past.uses() if node.op_type not in (ATTENTION, "Shape")]
+    if not others:
+        return
+    wide = name_outputs(
+        ir.node("Cast", [past], attributes={"to": ir.DataType.FLOAT}, name=f"/cache_scales/{past.name}/wide")
+    )
+    numbers = name_outputs(ir.node("Mul", [wide.outputs[0], scale], name=f"/cache_scales/{past.name}/numbers"))
+    first = scale.producer()
+    assert first is not None
+    graph.remove(first)
+    graph.insert_before(graph[0], [first, wide, numbers])
+    for node, index in others:
+        node.replace_input_with(index, numbers.outputs[0])
 
 
 def attentions(model: ir.Model) -> list[ir.Node]:
