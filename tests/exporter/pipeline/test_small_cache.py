@@ -205,9 +205,9 @@ def test_a_copy_without_a_fault_passes(variant: str, trained_kv8: Path, trained_
 
 def test_a_derived_decoder_has_one_too(tmp_path: Path) -> None:
     """Rotation, grouped heads, QK norm, a soft cap and a window, its cache found and not written."""
-    made = gpt_export.export(llama.llama(), tmp_path / "llama", context_length=llama.CONTEXT, kv_cache=("fp32", "int8"))
+    made = gpt_export.export(llama.llama(), tmp_path / "llama", context_length=llama.CONTEXT, kv_cache="int8")
     variants = made.manifest.variants
-    assert list(variants) == ["fp32", "fp32-kv8"]
+    assert list(variants) == ["fp32-kv8"]
     assert variants["fp32-kv8"]["operators"]["GroupQueryAttention"] == llama.LAYERS
     assert made.manifest.parity is not None
     assert made.manifest.parity["targets"]["fp32-kv8"]["kl_mean"] > 0
