@@ -114,7 +114,7 @@ def small_cache_table(values: Mapping[str, Any]) -> str:
             machine_line(values),
             f"Perplexity on {values['tokens']} tokens in windows of {values['window']}:",
             table(["", "float cache", "8 bits", "change"], lost),
-            f"Time with 8 bits as a share of that with floats, `{values['speed_of']}`, {values['threads']} threads, "
+            f"The processor's time with 8 bits as a share of that with floats, `{values['speed_of']}` on one thread, "
             f"the median of {values['rounds']} rounds (least to greatest):",
             table(["", *(f"`{name}`" for name in values["speed"])], rows),
         ]

@@ -143,16 +143,19 @@ def export(
             context_length=context_length,
             vocab_size=vocab_size,
             seed=seed,
-            config_file=None if config_file is None else Path(config_file),
+            config_file=_path(config_file),
             heads=heads,
-            weights=None if weights is None else Path(weights),
+            weights=_path(weights),
             adapter=adapter,
-            base=None if base is None else Path(base),
+            base=_path(base),
             lora_alpha=lora_alpha,
             cached=cache,
         )
-        page = None if html is None else Path(html)
-        return publish(found, config, Path(output), replace=force, html=page, on_stage=on_stage)
+        return publish(found, config, Path(output), replace=force, html=_path(html), on_stage=on_stage)
+
+
+def _path(name: str | Path | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 @in_python_words
