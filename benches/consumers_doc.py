@@ -29,7 +29,7 @@ CONSUMERS: Mapping[str, tuple[str, str]] = {
     "Triton": ("triton.md", "8 rows a request unless max_batch_size is raised"),
 }
 """The page of each consumer, and its limits, in the order of the table."""
-KINDS = {"rotary": "fp32, rotation and grouped heads"}
+KINDS = {"rotary": "fp32, rotation and grouped heads", "kv8": "cache of 8 bits"}
 """Columns beside those of GPT-2's variants, and their heads."""
 PASS = "pass"
 _BLOCK = re.compile(r"(<!-- begin compatibility -->\n).*?(<!-- end compatibility -->)", re.DOTALL)
