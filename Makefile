@@ -12,7 +12,7 @@ CONSUMERS := .consumers
 
 DOCS := $(VENV)-docs
 
-.PHONY: docs campaign cluster export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
+.PHONY: docs campaign cluster export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-small-cache bench-export bench-noise \
 	bench-stages versions zoo screenshot web-screenshot clean
 
 export: $(VENV)/installed
@@ -93,6 +93,13 @@ bench: $(VENV)/installed
 # What quantisation costs: CHECKPOINT=<GPT-2 in Hugging Face format> TEXT=<a file it was not trained on>.
 bench-quality: $(VENV)/installed
 	$(BIN)/python -m benches.quality $(CHECKPOINT) $(TEXT) $(BENCH_FLAGS)
+	$(BIN)/python -m benches.performance_doc
+
+# A cache of 8 bits beside the float one, by an artifact of CHECKPOINT that has both, on TEXT.
+bench-small-cache: $(VENV)/installed
+	$(BIN)/gpt-export onnx $(CHECKPOINT) --precision fp32,int8,int4 --kv-cache fp32,int8 $(EXPORT_FLAGS) --gate off \
+		--output artifacts/small-cache --force
+	$(BIN)/python -m benches.small_cache artifacts/small-cache $(TEXT) $(BENCH_FLAGS)
 	$(BIN)/python -m benches.performance_doc
 
 # Beside Optimum and cp; Optimum's environment and the checkpoints are made once, in benches/.cache.

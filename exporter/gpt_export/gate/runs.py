@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -15,6 +15,7 @@ from torch import nn
 from gpt_export.gate.case import Case
 from gpt_export.gate.parity import Logits
 from gpt_export.gate.tracing.activations import Array, Feed
+from gpt_export.runtime.decoding import Past, Rejoinable
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
 
@@ -28,16 +29,21 @@ def run_of_module(module: nn.Module) -> Run:
     return lambda case: logits_of(module, case.ids)
 
 
-def run_of_session(session: Session) -> Run:
+def run_of_session(session: Session, look: Callable[[Past], None] | None = None) -> Run:
     """The run of a session; a case in chunks is fed chunk by chunk.
 
     Where a case is about the cache or padding, the last logits of every piece are those of a second decoding that asks
     for them alone, as `Session.generate` does.
+
+    Args:
+        look: told what the cache holds behind each case.
     """
 
     def run(case: Case) -> Logits:
         decoding = session.decoding(len(case.ids))
         parts = [decoding.feed(case.ids[:, start:stop], case.mask[:, start:stop]) for start, stop in case.cuts()]
+        if look is not None:
+            look(cast(Rejoinable, decoding).past())
         logits = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         if case.needs == "ids":
             return logits

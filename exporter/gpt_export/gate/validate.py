@@ -52,6 +52,8 @@ class Candidate:
     open: Callable[[], Run]
     takes: frozenset[Need]
     limits: Limits
+    faults: Callable[[], Iterable[str]] = tuple
+    """What is wrong with it beside its logits, asked for when the cases have run."""
 
 
 @dataclass(frozen=True, slots=True)
