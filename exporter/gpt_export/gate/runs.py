@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -15,6 +16,7 @@ from torch import nn
 from gpt_export.gate.case import Case
 from gpt_export.gate.parity import Logits
 from gpt_export.gate.tracing.activations import Array, Feed
+from gpt_export.runtime.decoding import Decoding, Rejoinable
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
 
@@ -31,22 +33,35 @@ def run_of_module(module: nn.Module) -> Run:
 def run_of_session(session: Session) -> Run:
     """The run of a session; a case in chunks is fed chunk by chunk.
 
-    Where a case is about the cache or padding, the last logits of every piece are those of a second decoding that asks
+    Where a case is about the cache or padding, the last logits of every piece are those of a decoding that is asked
     for them alone, as `Session.generate` does.
     """
 
     def run(case: Case) -> Logits:
         decoding = session.decoding(len(case.ids))
-        parts = [decoding.feed(case.ids[:, start:stop], case.mask[:, start:stop]) for start, stop in case.cuts()]
-        logits = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        if case.needs == "ids":
-            return logits
-        logits, last = np.array(logits), session.decoding(len(case.ids))
+        if case.behind:
+            cast(Rejoinable, decoding).resume(cast(Rejoinable, decoding).past().behind_padding(case.behind))
+        parts = []
         for start, stop in case.cuts():
-            logits[:, stop - 1] = last.feed_for_last(case.ids[:, start:stop], case.mask[:, start:stop])
-        return logits
+            ids, mask = case.ids[:, start:stop], case.mask[:, start:stop]
+            feed = decoding.feed if case.needs == "ids" else functools.partial(_feed_both_ways, session, decoding)
+            parts.append(feed(ids, mask))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     return run
+
+
+def _feed_both_ways(session: Session, decoding: Decoding, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
+    """The logits of a piece; its last ones are those of a twin of `decoding`, asked for them alone."""
+    if ids.shape[1] == 1:
+        return decoding.feed_for_last(ids, mask)[:, None]
+    twin, past = session.decoding(len(ids)), cast(Rejoinable, decoding).past()
+    if past.mask.shape[1]:
+        cast(Rejoinable, twin).resume(past)
+    last = twin.feed_for_last(ids, mask)
+    logits = np.array(decoding.feed(ids, mask))
+    logits[:, -1] = last
+    return logits
 
 
 def feed_graph(cache: CacheShape | None) -> Feed:
@@ -64,14 +79,20 @@ def feed_graph(cache: CacheShape | None) -> Feed:
     def feed_rows(session: ort.InferenceSession, case: Case, tensors: Sequence[str]) -> list[dict[str, Array]]:
         past: dict[str, Array] = {}
         if cache:
-            past = {name: np.zeros(shape, np.float32) for name, shape in cache.empty_shapes(len(case.ids)).items()}
+            shapes = cache.empty_shapes(len(case.ids))
+            past = {
+                name: np.zeros((batch, heads, case.behind, width), np.float32)
+                for name, (batch, heads, _, width) in shapes.items()
+            }
+        padding = np.zeros((len(case.ids), case.behind), np.int64)
         present_names = cache.present_names() if cache else []
         positions = np.maximum(np.cumsum(case.mask, axis=1) - 1, 0)
         chunks = []
         for start, stop in case.cuts(cached=cache is not None):
             inputs: dict[str, NDArray[Any]] = {INPUT_IDS: case.ids[:, start:stop], **past}
             if cache:
-                inputs |= {ATTENTION_MASK: case.mask[:, :stop], POSITION_IDS: positions[:, start:stop]}
+                mask = np.concatenate([padding, case.mask[:, :stop]], axis=1)
+                inputs |= {ATTENTION_MASK: mask, POSITION_IDS: positions[:, start:stop]}
             outputs = session.run([*tensors, *present_names], inputs)
             chunks.append(dict(zip(tensors, outputs, strict=False)))
             past = dict(zip(past, outputs[len(tensors) :], strict=True))

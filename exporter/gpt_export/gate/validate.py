@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from gpt_export.errors import ArtifactError, ConfigError, GptExportError, SourceError
+from gpt_export.errors import ArtifactError, ConfigError, GptExportError
 from gpt_export.gate.appeal import Appeal, excused, unsteady_notes
 from gpt_export.gate.case import Case, Need
 from gpt_export.gate.limits import Limits
@@ -21,19 +21,21 @@ from gpt_export.gate.noise import ASSUMED_NOISE, NOISE_CEILING, measure_noise
 from gpt_export.gate.opened import Describe, open_case
 from gpt_export.gate.parity import Logits, Tolerance, compare
 from gpt_export.gate.reference import reference_faults
+from gpt_export.gate.reference_logits import ReferenceLogits
 from gpt_export.gate.report import CaseResult
-from gpt_export.gate.runs import Run, logits_of, run_rows_alone, run_whole
+from gpt_export.gate.runs import Run, logits_of, run_whole
 from gpt_export.progress import OnPart, OnStage, ignore_part, parts_of
 from gpt_export.runtime.signature import Head
-from gpt_export.sources.places import blame
 
 logger = logging.getLogger(__name__)
 
 PROBE_POSITIONS = 32
+FAULT_POSITIONS = 17
+"""Of a row on which the reference itself is tried."""
 SUSPICIOUS_NOISE = 2.0**-13
 """Sums of a usual size in float32 are off by far less."""
 MORE_PROBES = 3
-GREEDY_TOKENS = 8
+GREEDY_TOKENS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,39 +58,6 @@ class Comparison:
     notes: tuple[str, ...]
     faults: tuple[str, ...] = ()
     """What keeps the reference from being a decoder."""
-
-
-class ReferenceLogits:
-    """Eager logits of every case, kept in files so that the reference can go before a candidate comes."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def record(self, reference: nn.Module, cases: Sequence[Case], on_part: OnPart = ignore_part) -> None:
-        """Runs `reference` on the cases.
-
-        Raises:
-            OSError: the logits cannot be written.
-            SourceError: the reference fails.
-        """
-        for done, case in enumerate(cases):
-            on_part(done, len(cases), "case")
-            try:
-                logits = run_rows_alone(reference, case)
-            except Exception as error:  # the user's code
-                raise SourceError(
-                    f"{type(reference).__name__} fails on ids of shape {list(case.ids.shape)}: {blame(error)}; state a "
-                    "context_length that it runs on"
-                ) from error
-            np.save(self._path(case), logits)
-
-    def of(self, case: Case) -> Logits:
-        """The logits of one case, mapped from their file."""
-        logits: Logits = np.load(self._path(case), mmap_mode="r")
-        return logits
-
-    def _path(self, case: Case) -> Path:
-        return self._folder / f"{case.name}.npy"
 
 
 def validate(
@@ -123,7 +92,7 @@ def validate(
         cases = (*cases, *greedy_cases(module, cases))
     logits.record(module, cases, parts_of(on_stage))
     noise, notes = probe_noise(module, cases)
-    faults = () if head is None else reference_faults(module, _probe_ids(cases), head, vocab_size)
+    faults = () if head is None else reference_faults(module, _probe_ids(cases)[:, :FAULT_POSITIONS], head, vocab_size)
     del module
     let_go()
     results: dict[str, tuple[CaseResult, ...]] = {}

@@ -53,7 +53,7 @@ def validate_artifact(
                 "pass the source it was made from"
             )
     source = dataclasses.replace(source, notes=tuple(model["notes"]))  # what its export found out, roads and all
-    cases = choose_cases(source, settings)
+    cases = choose_cases(source, settings, whole_text=set(artifact.manifest.variants) - {BASE} != set())
     with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
         return compare_artifact(artifact, source, settings, cases, Path(scratch), on_stage)
 

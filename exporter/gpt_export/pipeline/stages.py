@@ -66,7 +66,7 @@ def export(
     if config.onnx and model is None:
         source, model = source_and_graph(source, config, on_stage)
     config = settled(config, source)
-    cases = choose_cases(source, config.gate_settings)
+    cases = choose_cases(source, config.gate_settings, whole_text=config.precisions != ("fp32",))
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, on_stage)
         draft = Artifact(staged.folder, _manifest(staged.folder, source, config, written))

@@ -39,6 +39,11 @@ class Past:
         start = int(used.argmax()) if used.any() else mask.shape[1]
         return Past(mask[:, start:], [array[list(rows), :, start:] for array in self.arrays])
 
+    def behind_padding(self, slots: int) -> Past:
+        """The past with so many columns of padding in front of it."""
+        length = self.mask.shape[1] + slots
+        return Past(_padded(self.mask, length, 1), [_padded(array, length, 2) for array in self.arrays])
+
     def beside(self, other: Past) -> Past:
         """The rows of this and of another, in this order."""
         length = max(self.mask.shape[1], other.mask.shape[1])
