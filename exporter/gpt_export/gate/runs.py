@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -16,7 +15,7 @@ from torch import nn
 from gpt_export.gate.case import Case
 from gpt_export.gate.parity import Logits
 from gpt_export.gate.tracing.activations import Array, Feed
-from gpt_export.runtime.decoding import Decoding, Rejoinable
+from gpt_export.runtime.decoding import Rejoinable
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
 
@@ -33,8 +32,8 @@ def run_of_module(module: nn.Module) -> Run:
 def run_of_session(session: Session) -> Run:
     """The run of a session; a case in chunks is fed chunk by chunk.
 
-    Where a case is about the cache or padding, the last logits of every piece are those of a decoding that is asked
-    for them alone, as `Session.generate` does.
+    Where a case is about the cache or padding, single tokens and what is padded in front are fed as `Session.generate`
+    does it, which asks for the last logits alone.
     """
 
     def run(case: Case) -> Logits:
@@ -44,24 +43,17 @@ def run_of_session(session: Session) -> Run:
         parts = []
         for start, stop in case.cuts():
             ids, mask = case.ids[:, start:stop], case.mask[:, start:stop]
-            feed = decoding.feed if case.needs == "ids" else functools.partial(_feed_both_ways, session, decoding)
-            parts.append(feed(ids, mask))
+            if case.needs != "ids" and stop - start == 1:
+                parts.append(decoding.feed_for_last(ids, mask)[:, None])
+                continue
+            logits = decoding.feed(ids, mask)
+            if start == 0 and not mask[:, 0].all():
+                logits = np.array(logits)
+                logits[:, -1] = session.decoding(len(ids)).feed_for_last(ids, mask)
+            parts.append(logits)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     return run
-
-
-def _feed_both_ways(session: Session, decoding: Decoding, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
-    """The logits of a piece; its last ones are those of a twin of `decoding`, asked for them alone."""
-    if ids.shape[1] == 1:
-        return decoding.feed_for_last(ids, mask)[:, None]
-    twin, past = session.decoding(len(ids)), cast(Rejoinable, decoding).past()
-    if past.mask.shape[1]:
-        cast(Rejoinable, twin).resume(past)
-    last = twin.feed_for_last(ids, mask)
-    logits = np.array(decoding.feed(ids, mask))
-    logits[:, -1] = last
-    return logits
 
 
 def feed_graph(cache: CacheShape | None) -> Feed:

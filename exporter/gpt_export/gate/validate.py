@@ -16,6 +16,7 @@ from torch import nn
 from gpt_export.errors import ArtifactError, ConfigError, GptExportError
 from gpt_export.gate.appeal import Appeal, excused, unsteady_notes
 from gpt_export.gate.case import Case, Need
+from gpt_export.gate.context_end import ContextEnd
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.noise import ASSUMED_NOISE, NOISE_CEILING, measure_noise
 from gpt_export.gate.opened import Describe, open_case
@@ -24,6 +25,7 @@ from gpt_export.gate.reference import reference_faults
 from gpt_export.gate.reference_logits import ReferenceLogits
 from gpt_export.gate.report import CaseResult
 from gpt_export.gate.runs import Run, logits_of, run_whole
+from gpt_export.gate.tracing.first_layers import FirstLayers
 from gpt_export.progress import OnPart, OnStage, ignore_part, parts_of
 from gpt_export.runtime.signature import Head
 
@@ -45,6 +47,8 @@ class Candidate:
     open: Callable[[], Run]
     takes: frozenset[Need]
     limits: Limits
+    first_layers: FirstLayers | None = None
+    """By which long rows are judged, where they need not be run whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ def validate(
     vocab_size: int = 0,
     describe: Describe | None = None,
     let_go: Callable[[], None] = lambda: None,
+    long: Sequence[Case] = (),
 ) -> Comparison:
     """Every case of every candidate compared, the noise that set the limits, and the worst case opened.
 
@@ -84,19 +89,21 @@ def validate(
         vocab_size: how many ids there are.
         describe: the text of a token, where there is a tokenizer.
         let_go: called when the reference has run, to take mapped weights out of memory.
+        long: those of `cases` that a single candidate with `first_layers` is judged on by these.
     """
     logits = ReferenceLogits(scratch)
     on_stage("run eager")
     module = reference()
     if any("cache" in candidate.takes for candidate in candidates.values()):
         cases = (*cases, *greedy_cases(module, cases))
-    logits.record(module, cases, parts_of(on_stage))
+    ends = _ends(module, candidates, long, _probe_ids(cases), scratch)
+    logits.record(module, [case for case in cases if case.name not in ends], parts_of(on_stage))
     noise, notes = probe_noise(module, cases)
     faults = () if head is None else reference_faults(module, _probe_ids(cases)[:, :FAULT_POSITIONS], head, vocab_size)
     del module
     let_go()
     results: dict[str, tuple[CaseResult, ...]] = {}
-    judging = _Judging(reference, logits, noise, describe)
+    judging = _Judging(reference, logits, noise, describe, ends)
     for target, candidate in candidates.items():
         on_stage(f"run {target}")
         gc.collect()
@@ -116,6 +123,8 @@ class _Judging:
     logits: ReferenceLogits
     noise: float
     describe: Describe | None
+    ends: Mapping[str, ContextEnd]
+    """By name, the cases that are judged by what the first layers leave of them."""
     opened: Mapping[str, Any] | None = None
     """Of the cases whose logits are bounded, the one that used most of what it is allowed, token by token."""
     opened_ratio: float = -1.0
@@ -133,8 +142,23 @@ class _Judging:
         for done, case in enumerate(taken):
             on_part(done, len(taken), "case")
             lost = any(not result.passed for result in judged)
-            judged.append(self._result(target, case, run, candidate.limits, lost=lost))
+            early = self._early(case, candidate.limits, lost=lost)
+            judged.append(early or self._result(target, case, run, candidate.limits, lost=lost))
         return excused(judged)
+
+    def _early(self, case: Case, limits: Limits, *, lost: bool) -> CaseResult | None:
+        """The verdict by the first layers; None where the case has to be run whole, whose reference is there then.
+
+        Args:
+            lost: whether another case has failed already, so that nobody needs to know more exactly.
+        """
+        if (end := self.ends.get(case.name)) is None:
+            return None
+        result = end.verdict(limits)
+        if result is not None and (result.passed or lost):
+            return result
+        self.logits.record(self.reference(), [case])
+        return None
 
     def _result(self, target: str, case: Case, run: Run, limits: Limits, *, lost: bool) -> CaseResult:
         result, found = _compared(case, run, self.logits, Tolerance(limits=limits, noise=self.noise))
@@ -144,6 +168,17 @@ class _Judging:
             self.opened_ratio = result.worst_ratio
             self.opened = open_case(target, case, self.logits.of(case), found, result.worst_index, self.describe)
         return result
+
+
+def _ends(
+    module: nn.Module, candidates: Mapping[str, Candidate], long: Sequence[Case], probe: NDArray[np.int64], folder: Path
+) -> dict[str, ContextEnd]:
+    """The long cases by name, as far as a single candidate can be judged on them by its first layers."""
+    layers = next(iter(candidates.values())).first_layers if len(candidates) == 1 else None
+    if layers is None:
+        return {}
+    found = {case.name: ContextEnd.read(case, layers, module, probe, folder) for case in long}
+    return {name: end for name, end in found.items() if end is not None}
 
 
 def _taken(target: str, candidate: Candidate, cases: tuple[Case, ...]) -> list[Case]:

@@ -16,11 +16,13 @@ from gpt_export.errors import ArtifactError, ParityError
 from gpt_export.gate.case import Case, Need
 from gpt_export.gate.cases import choose_cases
 from gpt_export.gate.codes_check import CodesResult, check_codes
+from gpt_export.gate.context_end import long_rows
 from gpt_export.gate.determinism import random_nodes, wrong_defaults
 from gpt_export.gate.judge import Subject, Traced, judge
 from gpt_export.gate.report import ParityReport, WeightsResult
 from gpt_export.gate.runs import Run, feed_graph, run_of_module, run_of_session
 from gpt_export.gate.settings import GateSettings
+from gpt_export.gate.tracing.first_layers import find_first_layers
 from gpt_export.gate.tracing.select import initializer_sources
 from gpt_export.gate.validate import Candidate
 from gpt_export.gate.weights_check import check_torchscript, check_weights
@@ -88,10 +90,14 @@ def compare_artifact(
     candidates = {target_name(name): _candidate(artifact, name, source, settings) for name in layouts}
     if TORCHSCRIPT_PATH in artifact.manifest.files:
         candidates["torchscript"] = _torchscript_candidate(artifact, source, settings, faults)
-    traced = None
+    traced, long = None, _long_rows(source, settings, cases)
     if BASE in layouts:
         sources = initializer_sources(source, layouts[BASE])
-        traced = Traced(artifact.variant_path(BASE), sources, feed_graph(source.cache))
+        path = artifact.variant_path(BASE)
+        traced = Traced(path, sources, feed_graph(source.cache))
+        if long and len(candidates) == 1:
+            layers = find_first_layers(path, sources, source.cache)
+            candidates = {name: dataclasses.replace(one, first_layers=layers) for name, one in candidates.items()}
     subject = Subject(
         candidates=candidates,
         traced=traced,
@@ -99,6 +105,7 @@ def compare_artifact(
         faults=faults,
         notes=_unlisted(source, next(iter(layouts.values()), {})),
         quantized={name: found.codes.to_dict() for name, found in read.items() if found.codes.matrices},
+        long=long,
     )
     return judge(source, subject, cases, settings.allowed, scratch, on_stage)
 
@@ -125,6 +132,13 @@ def _read_variant(artifact: Artifact, variant: str, source: Source, layouts: Map
         codes=check_codes(model, source.weights, layouts),
         wrong=(*random_nodes(model), *wrong_defaults(model)),
     )
+
+
+def _long_rows(source: Source, settings: GateSettings, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """The cases that need not be run whole; the full set runs every one so."""
+    names = source.first_names()
+    parameters = sum(source.weights[name].numel() for name in set(names.values()))
+    return () if settings.full else tuple(long_rows(cases, parameters))
 
 
 def target_name(variant: str) -> str:
