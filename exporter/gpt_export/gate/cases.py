@@ -151,7 +151,12 @@ def grid_cases(
         for batch in GRID_BATCHES:
             fits = (FULL_CASE_BYTES if full else CASE_BYTES) // (4 * vocab_size * batch)
             shown = max(1, min(length, fits if full else min(fits, WHOLE_CONTEXT)))
-            if batch > 1 and length > LENGTH and not full and (shown < length or used + batch * length > DEFAULT_POSITIONS):
+            if (
+                batch > 1
+                and length > LENGTH
+                and not full
+                and (shown < length or used + batch * length > DEFAULT_POSITIONS)
+            ):
                 continue
             whole = "more logits than memory is kept for" if full else "the full set runs it whole"
             note = "" if shown == length else f"stands for {batch} x {length}; {whole}"

@@ -62,7 +62,9 @@ class ContextEnd:
             logger.info("the first layers do not run on %s", self.case.name, exc_info=True)
             return None
         expected = np.load(self.expected, mmap_mode="r")
-        result = compare(self.case.shown(), expected, found, Tolerance(limits=limits, noise=self.noise, source="layers"))
+        result = compare(
+            self.case.shown(), expected, found, Tolerance(limits=limits, noise=self.noise, source="layers")
+        )
         note = f"what {self.layers.layers} of {self.layers.of} layers leave is compared; the others do the same"
         return replace(result, note=note, kl_mean=0.0, kl_max=0.0)
 

@@ -58,7 +58,10 @@ def reference_faults(module: nn.Module, ids: NDArray[np.int64], head: Head, voca
 
 
 def _beyond_rounding(
-    module: nn.Module, batches: Sequence[NDArray[np.int64]], compared: Callable[..., tuple[Tensor, Tensor]], *run: Tensor
+    module: nn.Module,
+    batches: Sequence[NDArray[np.int64]],
+    compared: Callable[..., tuple[Tensor, Tensor]],
+    *run: Tensor,
 ) -> float:
     """The difference of two scores in float32, if it is no rounding; else 0.
 

@@ -138,9 +138,7 @@ def find_first_layers(
     kept = {past: present for past, present in presents.items() if past in needed}
     _cut(model.graph, [anchor.tensor, *kept.values()])
     past_shapes = {name: shapes[name] for name in kept}
-    return FirstLayers(
-        model, path.parent, anchor.tensor, anchor.modules[0], anchor.end, layers, of, kept, past_shapes
-    )
+    return FirstLayers(model, path.parent, anchor.tensor, anchor.modules[0], anchor.end, layers, of, kept, past_shapes)
 
 
 def _needed(graph: onnx.GraphProto, tensors: set[str]) -> set[str]:

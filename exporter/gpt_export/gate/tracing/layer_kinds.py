@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import onnx
@@ -38,7 +39,7 @@ def first_of_each_kind(
         return 0, 0
     told = _Told(graph, sources)
     kinds: list[_Kind] = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         kinds.append(tuple(told.node(node) for node in graph.node[start:stop]))
     last = tuple(told.node(node) for node in graph.node[bounds[-1] :])
     known = [kind for kind in kinds if last[: len(kind)] == kind]
