@@ -38,7 +38,7 @@ class ExportConfig:
     corpus: str | None = None
     """A text to compare on in windows of the context, from `--text-file`."""
     cases: tuple[str, ...] = ("default",)
-    """`("default",)` of about 2,000 positions, `("full",)`, or the names of cases; a single one may be a string."""
+    """`("default",)` of some hundred positions, `("full",)`, or the names of cases; a single one may be a string."""
     limits: Limits | None = None
     """What is allowed of float32; None is its row of `LIMITS`."""
     variant_kl: float | None = None
