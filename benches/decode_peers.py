@@ -1,8 +1,8 @@
-"""Decoders side by side on one GPT-2 124M of random weights: every variant of our artifact, and the peers.
+"""Decoders side by side on one model of random weights: every variant of our artifact, and the peers.
 
-PyTorch eager, Optimum, CTranslate2, OpenVINO GenAI and llama.cpp, each in a process of its own in the environment of
-its library, alive for the whole run; one computes at a time, with the same ids and number of threads. Environments and
-converted files are made when they are not there.
+PyTorch eager, Optimum, CTranslate2, OpenVINO GenAI, llama.cpp and, for a family that its builder takes,
+onnxruntime-genai, each in a process of its own in the environment of its library, alive for the whole run; one computes
+at a time, with the same ids and number of threads. Environments and converted files are made when they are not there.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from gpt_export.bench.bandwidth import measure_bandwidth
 from gpt_export.bench.bytes_read import bytes_per_token
 
 from benches.decoding.client import Worker, WorkerError
-from benches.decoding.environments import llama_python, openvino_python, optimum_python, versions
+from benches.decoding.environments import genai_python, llama_python, openvino_python, optimum_python, versions
 from benches.decoding.files import Files
 from benches.decoding.roster import Entrant, chosen, ours, peers
 from benches.decoding.rounds import run_rounds, summarise
 from benches.memory import memory_of
-from benches.peers import CACHE, checkpoint, describe
+from benches.peers import CACHE, SIZES, checkpoint, describe
 from benches.record import RESULTS, write_record
 
 NAME = "decode"
+USUAL = "124m"
+"""The size whose result is `decode.json`; that of another is `decode-<size>.json`."""
 THREADS = 2
 BANDWIDTHS = 2
 """Times that the bandwidth is measured: before the workers start and after they end."""
@@ -35,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4, help="counted rounds; one more warms up")
     parser.add_argument("--threads", type=int, default=THREADS)
-    parser.add_argument("--size", default="124m", help="of the GPT-2 whose random weights are decoded with")
+    parser.add_argument("--size", default=USUAL, choices=SIZES, help="the model whose random weights are decoded with")
     parser.add_argument("--artifact", type=Path, help="ours to measure.  [default: an export of the same checkpoint]")
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="the beginning of a name; repeatable"
@@ -58,7 +60,8 @@ def main() -> None:
         "threads": options.threads,
         "weights_mb": weights_mb(artifact),
     }
-    print(f"wrote {write_record(NAME, values, options.results)}")
+    name = NAME if options.size == USUAL else f"{NAME}-{options.size}"
+    print(f"wrote {write_record(name, values, options.results)}")
 
 
 def compare(entrants: list[Entrant], rounds: int, threads: int, vocabulary: int) -> dict[str, dict[str, Any]]:
@@ -111,6 +114,8 @@ def peer_versions(entrants: list[Entrant]) -> dict[str, str]:
         found |= versions(optimum_python(), "optimum-onnx", "torch", "transformers")
     if engines & {"openvino", "ctranslate"}:
         found |= versions(openvino_python(), "ctranslate2", "nncf", "openvino-genai", "optimum-intel")
+    if "genai" in engines:
+        found |= versions(genai_python(), "onnxruntime-genai")
     if "llama" in engines:
         found |= versions(llama_python(), "llama-cpp-python")
     return found

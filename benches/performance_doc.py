@@ -123,6 +123,10 @@ def roads_table(values: Mapping[str, Any]) -> str:
 BLOCKS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "decode": ("decode", decode_doc.targets_table),
     "decode-all": ("decode", decode_doc.everyone_table),
+    "decode-llama-untied": ("decode-llama-untied", decode_doc.llama_table),
+    "decode-llama-untied-all": ("decode-llama-untied", decode_doc.everyone_table),
+    "decode-llama-tied": ("decode-llama-tied", decode_doc.llama_table),
+    "decode-llama-tied-all": ("decode-llama-tied", decode_doc.everyone_table),
     "exports": ("export-stages", exports_table),
     "graphs": ("export-stages", graphs_table),
     "noise": ("noise", noise_table),

@@ -34,6 +34,14 @@ def openvino_python(cache: Path = CACHE) -> Path:
     return python
 
 
+def genai_python(cache: Path = CACHE) -> Path:
+    """The interpreter with onnxruntime-genai and what its model builder needs."""
+    python = cache / "genai" / "bin" / "python"
+    if not python.exists():
+        _make(python, ["--requirement", str(HERE / "genai-requirements.txt")])
+    return python
+
+
 def llama_python(cache: Path = CACHE) -> Path:
     """The interpreter with llama.cpp, built from its source for this processor; that takes ten minutes."""
     python = cache / "llama" / "bin" / "python"

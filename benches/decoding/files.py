@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from benches.decoding.environments import llama_python, llama_source, openvino_python, optimum_python
+from benches.decoding.environments import genai_python, llama_python, llama_source, openvino_python, optimum_python
 from benches.peers import CACHE
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -35,6 +35,10 @@ class Files:
         self.folder = cache / "decoding" / source.name
         self.source = source
 
+    def family(self) -> str:
+        """The checkpoint's `model_type` in transformers."""
+        return str(json.loads((self.source / "config.json").read_text(encoding="utf-8"))["model_type"])
+
     def checkpoint(self) -> Path:
         """The checkpoint with the `n_ctx` that llama.cpp's converter wants, and a tokenizer if it has none."""
         folder = self.folder / "checkpoint"
@@ -46,7 +50,8 @@ class Files:
             if not (folder / "tokenizer.json").exists():
                 write_gpt2_tokenizer(folder)
             config = json.loads((self.source / "config.json").read_text(encoding="utf-8"))
-            config["n_ctx"] = config["n_positions"]
+            if "n_positions" in config:
+                config["n_ctx"] = config["n_positions"]
             (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         return folder
 
@@ -76,6 +81,13 @@ class Files:
         tool = openvino_python(self.cache).with_name("ct2-transformers-converter")
         command = [tool, "--model", self.checkpoint(), "--quantization", precision, "--output_dir"]
         return self._made(f"ctranslate-{precision}", command)
+
+    def genai(self, precision: str) -> Path:
+        """What the model builder of onnxruntime-genai writes for a CPU in fp32 or int4."""
+        source, python = self.checkpoint(), genai_python(self.cache)
+        command = [python, "-m", "onnxruntime_genai.models.builder", "-m", source, "-i", source]
+        command = [*command, "-p", precision, "-e", "cpu", "-c", self.folder / "genai-cache", "-o"]
+        return self._made(f"genai-{precision}", command)
 
     def llama(self, kind: str) -> Path:
         """A .gguf of llama.cpp: `f32`, or one of `QUANTISED`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpt_export.artifact.reading import Artifact
 
-from benches.decoding.environments import llama_python, openvino_python, optimum_python
+from benches.decoding.environments import genai_python, llama_python, openvino_python, optimum_python
 from benches.decoding.files import Files
 
 OURS = "ours"
@@ -53,6 +53,16 @@ def peers(files: Files) -> list[Entrant]:
     def of_ctranslate(kind: str, precision: str) -> Entrant:
         return Entrant(f"CTranslate2 {kind}", precision, "ctranslate", openvino, lambda: files.ctranslate(kind))
 
+    def of_genai(precision: str) -> Entrant:
+        return Entrant(
+            f"onnxruntime-genai {precision}",
+            precision,
+            "genai",
+            lambda: genai_python(cache),
+            lambda: files.genai(precision),
+        )
+
+    built = [of_genai("fp32"), of_genai("int4")] if files.family() != "gpt2" else []  # its builder takes no GPT-2
     return [
         Entrant("PyTorch eager", "fp32", "eager", optimum, files.checkpoint),
         Entrant("Optimum", "fp32", "optimum", optimum, files.optimum),
@@ -65,6 +75,7 @@ def peers(files: Files) -> list[Entrant]:
         of_openvino("int4"),
         of_llama("q4_0", "int4"),
         of_llama("q4_k_m", "int4"),
+        *built,
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +54,10 @@ GROWTH = "growth"
 """The step at 1000 tokens over the step at 32."""
 
 
+STEADY, MOST_WARMING, WARMING_STEPS = 0.05, 6, 4
+"""Two steps of warming that differ by no more than this end it, or so many of them; so many new ids a time."""
+
+
 class Asked(Protocol):
     """A worker, or what stands in for one in a test."""
 
@@ -68,20 +72,23 @@ def run_rounds(
     """By worker and measure the figure of each round, and by worker why it failed, if it did.
 
     In a round every measure goes to every worker, forwards in one round and backwards in the next, with the same ids
-    for all and new ones every time. A worker that failed is asked no more.
+    for all and new ones every time. Each is warmed directly before it counts (`warm`): memory that idled while others
+    ran may have been handed back to the machine. A worker that failed is asked no more.
     """
     rng = np.random.default_rng(seed)
     found: dict[str, dict[str, list[float]]] = {worker.name: {} for worker in workers}
     failures: dict[str, str] = {}
     for turn in range(-1, rounds):  # the first one warms up and does not count
         for measure in MEASURES:
-            rows = rng.integers(0, vocabulary, (measure.batch, measure.context))
+            rows, warming = rng.integers(0, vocabulary, (2, measure.batch, measure.context))
             steps = measure.steps if turn >= 0 else min(measure.steps, 2)
             for worker in workers if turn % 2 == 0 else workers[::-1]:
                 if worker.name in failures:
                     continue
                 time.sleep(pause_s)
                 try:
+                    if turn >= 0:
+                        warm(worker, measure, warming)
                     answer = worker.generate(rows, steps + 1)
                 except WorkerError as error:
                     failures[worker.name] = str(error)
@@ -91,6 +98,22 @@ def run_rounds(
                     figures.append(measure.figure(measure, answer))
         print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
     return found, failures
+
+
+def warm(worker: Asked, measure: Measure, rows: Rows) -> list[float]:
+    """The figures of a worker asked for `measure` with few steps, again and again until two agree to `STEADY`.
+
+    Raises:
+        WorkerError: the worker ended or failed.
+    """
+    few = replace(measure, steps=min(measure.steps, WARMING_STEPS))
+    found: list[float] = []
+    while len(found) < MOST_WARMING:
+        shifted = np.roll(rows, len(found), axis=1)  # new prefixes, for who keeps those that were seen
+        found.append(few.figure(few, worker.generate(shifted, few.steps + 1)))
+        if len(found) > 1 and abs(found[-1] / found[-2] - 1) <= STEADY:
+            break
+    return found
 
 
 def summarise(figures: Mapping[str, Sequence[float]]) -> dict[str, Any]:

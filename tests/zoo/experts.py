@@ -48,6 +48,50 @@ class Skipping(Loop):
         return y.view_as(x)
 
 
+class Assigned(Loop):
+    """Rows by a mask of tokens, taken and assigned without asking whether there are any."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, chosen = torch.topk(self.router(x).softmax(-1), self.chosen)
+        y = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            hit = chosen == i
+            mask = hit.any(dim=-1)  # (batch, sequence)
+            share = (weights * hit).sum(-1)
+            y[mask] = y[mask] + share[mask].unsqueeze(-1) * expert(x[mask])
+        return y
+
+
+class ByMask(Loop):
+    """A mask (experts, chosen, tokens) made by one_hot, and `where` on each expert's, as transformers 4 had Mixtral."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, sequence, width = x.shape
+        flat = x.view(-1, width)
+        weights, chosen = torch.topk(F.softmax(self.router(flat), dim=1), self.chosen, dim=-1)
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+        y = torch.zeros((batch * sequence, width), dtype=x.dtype, device=x.device)
+        hits = F.one_hot(chosen, num_classes=EXPERTS).permute(2, 1, 0)
+        for i, expert in enumerate(self.experts):
+            slot, rows = torch.where(hits[i] > 0)
+            current = flat[None, rows].reshape(-1, width)
+            y.index_add_(0, rows, expert(current) * weights[rows, slot, None])
+        return y.reshape(batch, sequence, width)
+
+
+class FirstChoice(Loop):
+    """One expert a token, its rows found by `nonzero` and put into the result with `index_copy`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(0, 1)
+        share, chosen = self.router(flat).softmax(-1).max(dim=-1)
+        y = torch.zeros_like(flat)
+        for i, expert in enumerate(self.experts):
+            rows = (chosen == i).nonzero().squeeze(-1)
+            y = y.index_copy(0, rows, expert(flat.index_select(0, rows)) * share.index_select(0, rows)[:, None])
+        return y.view_as(x)
+
+
 class Dense(nn.Module):
     """Every expert for every token, mixed by a softmax over all: nothing is left out."""
 
@@ -136,6 +180,21 @@ def moe_loop() -> nn.Module:
 @animal(KIND)
 def moe_skipping() -> nn.Module:
     return Decoder(lambda _: Halves(), lambda _: Skipping())
+
+
+@animal(KIND)
+def moe_assigned() -> nn.Module:
+    return Decoder(lambda _: Halves(), lambda _: Assigned())
+
+
+@animal(KIND)
+def moe_by_mask() -> nn.Module:
+    return Decoder(lambda _: Halves(), lambda _: ByMask())
+
+
+@animal(KIND)
+def moe_first_choice() -> nn.Module:
+    return Decoder(lambda _: Halves(), lambda _: FirstChoice())
 
 
 @animal(KIND)

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import GPT2LMHeadModel
+from transformers import AutoModelForCausalLM
 
 from benches.decoding.engine import Generated, Rows, generate_by_steps, negative_log_likelihood
 
 
 class EagerEngine:
-    """`GPT2LMHeadModel` in float32."""
+    """The model of a folder of transformers, in float32."""
 
     def __init__(self, path: Path, threads: int) -> None:
         torch.set_num_threads(threads)
-        self.model = GPT2LMHeadModel.from_pretrained(path, dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
 
     @torch.inference_mode()
     def generate(self, rows: Rows, new: int) -> Generated:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gpt_export.errors import ScriptError
 from gpt_export.graph.causes import first_sentence, user_frame
 from gpt_export.graph.scopes import types_of_its_own
+from gpt_export.graph.silence import silence
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ def script(module: nn.Module, *, apart: bool = False) -> torch.jit.ScriptModule:
         ScriptError: the module uses what TorchScript does not compile; the message has torch's reason, file and line.
     """
     try:
-        with deprecations_hidden(), types_of_its_own(apart=apart):
+        # torch reads every property of the module; what one of them says then is nobody's to act on.
+        with silence(), types_of_its_own(apart=apart):
             scripted: torch.jit.ScriptModule = torch.jit.script(module)
     except Exception as error:  # torch raises a dozen unrelated types here, RuntimeError and OSError among them
         what = "rewrite that line" if user_frame(error) else "write that part"

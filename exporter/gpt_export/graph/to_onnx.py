@@ -18,7 +18,8 @@ import torch
 from gpt_export.errors import ConfigError, GraphError
 from gpt_export.graph.opsets import check_opset
 from gpt_export.graph.scopes import name_lists
-from gpt_export.graph.script import deprecations_hidden, example_run_skipped, graph_dumps_logged, reason
+from gpt_export.graph.script import example_run_skipped, graph_dumps_logged, reason
+from gpt_export.graph.silence import silence
 from gpt_export.graph.widen import widen_halves
 from gpt_export.runtime.signature import Dim, Signature, TensorSpec
 from gpt_export.weights.layout import Layout, set_layout
@@ -51,7 +52,7 @@ def to_onnx(
         for specs in (signature.inputs, signature.outputs)
     )
     try:
-        with _exporting, deprecations_hidden(), graph_dumps_logged(), example_run_skipped(outputs), torch.no_grad():
+        with _exporting, silence(), graph_dumps_logged(), example_run_skipped(outputs), torch.no_grad():
             torch.onnx.export(
                 scripted,
                 examples,

@@ -34,14 +34,20 @@ def test_a_checkpoint_gets_what_the_converters_want(tmp_path: Path) -> None:
 
 
 def test_every_variant_of_ours_takes_part(byte_original: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
     (own,) = ours(byte_original)
     assert (own.name, own.precision) == ("ours fp32", "fp32")
     assert own.command(2)[-2:] == [Path(f"{byte_original}#fp32"), "2"]
     names = [one.name for one in peers(Files(tmp_path, tmp_path))]
     assert len(set(names)) == len(names) == 11
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    assert [one.name for one in peers(Files(tmp_path, tmp_path))[11:]] == [
+        "onnxruntime-genai fp32", "onnxruntime-genai int4"
+    ]  # fmt: skip
 
 
 def test_names_choose_by_their_beginning(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
     entrants = peers(Files(tmp_path, tmp_path))
     assert [one.name for one in chosen(entrants, ["llama.cpp Q4", "Opt"])] == [
         "Optimum", "llama.cpp Q4_0", "llama.cpp Q4_K_M"

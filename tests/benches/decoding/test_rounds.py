@@ -2,11 +2,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
 from benches.decoding.client import WorkerError
 from benches.decoding.engine import Generated, Rows
-from benches.decoding.rounds import BATCH, DECODE, GROWTH, LONG, MEASURES, PREFILL, SHORT, run_rounds, summarise
+from benches.decoding.rounds import (
+    BATCH,
+    DECODE,
+    GROWTH,
+    LONG,
+    MEASURES,
+    MOST_WARMING,
+    PREFILL,
+    SHORT,
+    run_rounds,
+    summarise,
+    warm,
+)
 
 ASKED: list[tuple[str, bytes]] = []
 
@@ -17,6 +30,7 @@ class Fake:
 
     name: str
     fails_at: int = 10**6
+    grows: float = 1.0
     asked: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
 
     def generate(self, rows: Rows, new: int) -> Generated:
@@ -24,7 +38,7 @@ class Fake:
         self.asked.append((rows.shape, new))
         if len(self.asked) > self.fails_at:
             raise WorkerError(f"{self.name} failed: tired")
-        return Generated([[0] * new for _ in rows], 0.5, 1.0)
+        return Generated([[0] * new for _ in rows], 0.5, self.grows ** len(self.asked))
 
 
 def test_figures_come_from_shapes_and_times() -> None:
@@ -40,16 +54,25 @@ def test_figures_come_from_shapes_and_times() -> None:
     assert summarise(found["a"])[GROWTH] == {"max": 1.0, "median": 1.0, "min": 1.0}
 
 
-def test_everyone_gets_the_same_ids_in_turns_and_never_the_same_again() -> None:
+def test_everyone_gets_the_same_ids_and_never_the_same_again() -> None:
     ASKED.clear()
     run_rounds([Fake("a"), Fake("b")], 2, 100, pause_s=0)
-    pairs = list(zip(ASKED[::2], ASKED[1::2], strict=True))
-    assert len(pairs) == 3 * len(MEASURES)
-    assert all(first[1] == second[1] for first, second in pairs)
-    assert len({first[1] for first, _ in pairs}) == len(pairs)
-    order = [first[0] for first, _ in pairs]
-    turns = [set(order[start : start + len(MEASURES)]) for start in range(0, len(order), len(MEASURES))]
-    assert turns == [{"b"}, {"a"}, {"b"}]
+    by_name = {name: [ids for who, ids in ASKED if who == name] for name in "ab"}
+    assert by_name["a"] == by_name["b"]
+    assert len(set(by_name["a"])) == len(by_name["a"]) == len(MEASURES) * (1 + 2 * (2 + 1))  # two warm up, one counts
+
+
+def test_who_begins_changes_from_round_to_round() -> None:
+    ASKED.clear()
+    run_rounds([Fake("a"), Fake("b")], 2, 100, pause_s=0)
+    names = "".join(name for name, _ in ASKED)
+    assert names == "ba" * len(MEASURES) + "aaabbb" * len(MEASURES) + "bbbaaa" * len(MEASURES)
+
+
+def test_warming_ends_when_two_agree_or_after_so_many() -> None:
+    rows = np.arange(8)[None]
+    assert warm(Fake("steady"), MEASURES[0], rows) == [4, 4]
+    assert len(warm(Fake("restless", grows=1.5), MEASURES[0], rows)) == MOST_WARMING
 
 
 def test_one_that_fails_is_asked_no_more_and_the_others_go_on() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from gpt_export.errors import ScriptError
 from gpt_export.graph.script import deprecations_hidden, reason, script
+from torch import Tensor, nn
 
 from tests import samples
 
@@ -110,3 +111,27 @@ def test_an_export_shows_the_modules_own_warnings_and_none_of_torchs(tmp_path: P
         "5: UserWarning: mind the gap"
     ]
     assert run.stdout == ""
+
+
+class Ageing:
+    """An attribute that says something to whoever reads it, as some of transformers' do."""
+
+    def __get__(self, instance: object, owner: type) -> int:
+        warnings.warn("`width` is deprecated", FutureWarning, stacklevel=2)
+        sys.stdout.write("`width` is read")
+        return 2
+
+
+class Aged(nn.Module):
+    width = Ageing()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+
+def test_what_an_attribute_says_when_torch_reads_it_is_not_seen(capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        script(Aged())
+    assert not seen
+    assert capfd.readouterr() == ("", "")

@@ -1,8 +1,9 @@
 """What an axis of a value means: which symbols its size is a product of, in row-major order.
 
 Legend: `BATCH` rows of a batch; `ROWS` positions, one a token; `Columns` positions that a row looks at, born where
-queries meet keys. An axis is a tuple of those and of whole numbers: () is an axis of size 1, (BATCH, 12) twelve heads
-folded into the batch, (BATCH, ROWS) all tokens of a batch in a line.
+queries meet keys; `Chosen` entries that the data chose, as an expert's tokens are. An axis is a tuple of those and of
+whole numbers: () is an axis of size 1, (BATCH, 12) twelve heads folded into the batch, (BATCH, ROWS) all tokens of a
+batch in a line.
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ ANY = -1
 """The product of columns in a value of positions alone, which may meet any."""
 
 
-Atom = int | str | Columns
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Entries that the data chose, in the order of their places: however many, and none of them twice."""
+
+    choice: int
+    """By which NonZero."""
+
+
+Atom = int | str | Columns | Chosen
 Axis = tuple[Atom, ...]
 Axes = tuple[Axis, ...]
 
@@ -54,11 +63,17 @@ class Sizes:
             return atom
         if isinstance(atom, Columns):
             return atom.front + self.length + atom.back
+        if isinstance(atom, Chosen):
+            return _CHOSEN[self.length != TRIED[0].length] + 2 * atom.choice
         return self.batch if atom == BATCH else self.length
 
 
 TRIED = (Sizes(5, 7), Sizes(11, 13))
 """The sizes that tell axes apart: what went from 5 to 11 is the batch, from 7 to 13 the sequence."""
+
+
+_CHOSEN = (1009, 2003)
+"""Stand for how many entries were chosen, at the first of `TRIED` and elsewhere: like no product of other symbols."""
 
 
 def axis(*atoms: Atom) -> Axis:
@@ -97,6 +112,11 @@ def columns_of(of: Axis) -> Columns | None:
     return next((atom for atom in of if isinstance(atom, Columns)), None)
 
 
+def chosen_of(of: Axis) -> Chosen | None:
+    """The choice that the axis is or holds, None if it holds none."""
+    return next((atom for atom in of if isinstance(atom, Chosen)), None)
+
+
 def is_plain(of: Axis) -> bool:
     """Whether the axis holds no positions: it is constant, the batch, or both folded."""
     return all(isinstance(atom, int) or atom == BATCH for atom in of)
@@ -114,6 +134,8 @@ def _symbols(first: int, second: int) -> Axis | None:
     candidates: tuple[Axis, ...] = ((), (ROWS,), (BATCH,), (BATCH, ROWS), (ROWS, ROWS), (BATCH, ROWS, ROWS))
     if second - first == TRIED[1].length - TRIED[0].length and first > TRIED[0].length:
         return (Columns(ANY, 0, first - TRIED[0].length),)
+    if second - first == _CHOSEN[1] - _CHOSEN[0] and first >= _CHOSEN[0]:
+        return (Chosen((first - _CHOSEN[0]) // 2),)
     for symbols in candidates:
         unit = [sizes.of(symbols) for sizes in TRIED]
         if first % unit[0] == 0 and second % unit[1] == 0 and first // unit[0] == second // unit[1]:

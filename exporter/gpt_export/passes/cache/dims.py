@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from gpt_export.passes.cache.axes import BATCH, Axes, Axis, Columns, constant_size, is_constant
+from gpt_export.passes.cache.axes import BATCH, Axes, Axis, Chosen, Columns, constant_size, is_constant
+from gpt_export.passes.cache.refusal import CacheRefusedError
 
 Array = np.ndarray[Any, Any]
 
@@ -99,6 +100,10 @@ class Writing:
         return made if number == 1 else self.node("Mul", [made, self.constant([number])], "cache/size")
 
     def _atom(self, atom: Any, rows: str) -> ir.Value:
+        if isinstance(atom, Chosen):
+            raise CacheRefusedError(
+                "no cache is derived, because the number of entries that the ids choose is computed with"
+            )
         if isinstance(atom, Columns):
             extra = atom.front + atom.back
             total = self.size("total")

@@ -175,9 +175,11 @@ class Emitter:
         if self._meaning.depends[value] == "nothing":
             return self._positions.total(value, "one")
         axes = self._meaning.facts[value].axes
+        if i == step.taken_from and level == "new":
+            return self._positions.aligned(node, value, axes, len(axes), full=True)
         if step.aligned and level == "new":
             output = step.outputs[0]
-            return self._positions.aligned(node, value, output, len(output), step.full)
+            return self._positions.aligned(node, value, output, len(output), full=step.full)
         if all(is_constant(of) for of in axes):
             return self._positions.total(value, "one")
         raise refuse(node, "combines data with a table of positions in a way that the pass does not know")

@@ -45,6 +45,8 @@ class Step:
     """Whether inputs broadcast against the output, so that those of positions align with its axes from the right."""
     full: bool = False
     """Whether inputs must have the output's axes at their whole length: they are joined, not broadcast."""
+    taken_from: int | None = None
+    """The input that entries are taken from by their places among the new rows, so that it must have these alone."""
     last: bool = False
     """Whether the node keeps the last position alone, which is left out: all new positions are kept."""
     unread: CacheRefusedError | None = None

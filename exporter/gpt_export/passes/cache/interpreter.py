@@ -14,6 +14,7 @@ from gpt_export.passes.cache.evaluate import Evaluator
 from gpt_export.passes.cache.facts import Depends, Fact, Step
 from gpt_export.passes.cache.refusal import CacheRefusedError, refuse
 from gpt_export.passes.cache.rules import RULES
+from gpt_export.passes.cache.rules.choices import with_places
 from gpt_export.passes.cache.rules.reading import Found, OverRowsError, Reading
 from gpt_export.runtime.signature import INPUT_IDS
 
@@ -91,6 +92,8 @@ class _Walk:
             self._enter(value)
         for node in self._graph:
             self._visit(node)
+            if any(value in self._found.places and value.is_graph_output() for value in node.outputs):
+                raise refuse(node, "gives the places of what the ids choose")
         return Meaning(self._facts, self._depends, self._steps, self._found, self._evaluator, self._weights, longest)
 
     def _enter(self, value: ir.Value) -> None:
@@ -122,7 +125,9 @@ class _Walk:
             raise refuse(node, "has no rule that says what it does to positions")
         self._check_typed(node)
         self._check_read(node)
-        step = rule(Reading(node, self._facts, self._evaluator, self._found))
+        reading = Reading(node, self._facts, self._evaluator, self._found)
+        of_places = any(value in self._found.places for value in node.inputs)
+        step = with_places(reading, rule) if of_places else rule(reading)
         if depends == "data":
             self._check_positions(node, step)
             self._steps[node] = step

@@ -32,6 +32,7 @@ _TO_THE_END = 2**63 - 1
 _LARGEST_LITERAL = 4096
 _REPEATING = {
     **{"ConstantOfShape": 0, "Expand": 1, "Cast": 1, "Identity": 1, "Unsqueeze": 1, "Squeeze": 1, "Neg": 1, "Not": 1},
+    **{"Transpose": 1, "Reshape": 1},
     **{"Add": 2, "Sub": 2, "Mul": 2, "Div": 2},
 }
 """Operators that give each place the same numbers if what they read does, and how many inputs hold numbers."""
@@ -57,7 +58,7 @@ class PositionWriter:
         for batch in ("batch", "one"):
             self._written[value, batch] = written
 
-    def aligned(self, node: ir.Node, value: ir.Value, output: Axes, rank_of_output: int, full: bool) -> ir.Value:
+    def aligned(self, node: ir.Node, value: ir.Value, output: Axes, rank_of_output: int, *, full: bool) -> ir.Value:
         """`value` as it meets an operator on new rows whose output has axes `output`.
 
         Args:

@@ -34,6 +34,10 @@ ATTENTIONS = [
     "multihead_sequence_first",
     "layers_without_attention",
     "moe_batched",
+    "moe_loop",  # the data choose which rows an expert sees
+    "moe_assigned",
+    "moe_by_mask",
+    "moe_first_choice",
 ]
 LIMIT = 1e-5
 """Of the largest logit; measured 1e-7 to 6e-7, faults are 1e-2 and more."""

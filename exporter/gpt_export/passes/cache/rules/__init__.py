@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpt_export.passes.cache.rules import elementwise, lookups, movers, products, reductions
+from gpt_export.passes.cache.rules import choices, elementwise, lookups, movers, products, reductions
 from gpt_export.passes.cache.rules.reading import Rule
 
 RULES: dict[str, Rule] = {
@@ -11,4 +11,5 @@ RULES: dict[str, Rule] = {
     **reductions.RULES,
     **products.RULES,
     **lookups.RULES,
+    **choices.RULES,
 }

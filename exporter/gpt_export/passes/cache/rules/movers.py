@@ -128,6 +128,7 @@ def cut(reading: Reading) -> Step:
     assert ends is not None
     rows: list[tuple[int, int, int, int]] = []
     last = False
+    unread = None
     for k, place in enumerate(place % len(axes) for place in places):
         ranges = [
             range(
@@ -144,9 +145,15 @@ def cut(reading: Reading) -> Step:
         ):
             last = True
             continue
+        if holds_rows(axes[place]) and starts[0][k] == starts[1][k] and ranges[0] == ranges[1]:
+            unread = reading.refuse("takes some positions and leaves others")
+            axes[place] = axis(len(ranges[0]))
+            continue
         kept, start, end = _kept(reading, axes[place], ranges, (starts[0][k], ends[0][k]))
         axes[place] = kept
         rows.append((start, end, place, steps[k]))
+    if unread is not None:
+        return Step((tuple(axes),), unread=unread)
     if not rows:
         return Step((tuple(axes),), alias=0, last=last)
     written = {i + 1: Written(numbers=numbers) for i, numbers in enumerate(zip(*rows, strict=True))}

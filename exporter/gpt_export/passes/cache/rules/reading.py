@@ -28,6 +28,16 @@ class Product:
     number: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """The true entries of `mask`, of `axes`, as NonZero finds them."""
+
+    mask: ir.Value
+    axes: Axes
+    told: dict[ir.Value, Axes] = field(default_factory=dict)
+    """What each NonZero gives that reads the mask, and the axes along which the mask was repeated first."""
+
+
 @dataclass(slots=True)
 class Found:
     """What the rules have found so far, beyond the axes."""
@@ -37,6 +47,10 @@ class Found:
     """Each Softmax over columns."""
     mixes: dict[ir.Node, int] = field(default_factory=dict)
     """Products with the values, and which input holds these."""
+    choices: list[Choice] = field(default_factory=list)
+    """By number, what the data chose."""
+    places: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    """Values made of the places of chosen entries, and what NonZero gave: to take and put back entries, no more."""
     flipped: frozenset[ir.Node] = frozenset()
     """Products whose first input holds the keys, as a Softmax over their first positions shows."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpt_export.passes.cache.axes import columns_of, holds_rows, is_constant
+from gpt_export.passes.cache.axes import chosen_of, columns_of, holds_rows, is_constant
 from gpt_export.passes.cache.facts import Step
 from gpt_export.passes.cache.rules.reading import OverRowsError, Reading, Rule
 
@@ -50,10 +50,9 @@ def _check_features(reading: Reading, places: Sequence[int]) -> None:
         if columns_of(of) and len(of) == 1 and reading.node.op_type in _OVER_COLUMNS:
             continue  # a Softmax that is written out; what it gives is tried on numbers
         if not is_constant(of):
-            what = "the sequence" if holds_rows(of) or columns_of(of) else "the batch"
-            raise reading.refuse(
-                f"works along {what}, which is not causal" if what != "the batch" else f"works along {what}"
-            )
+            if holds_rows(of) or columns_of(of):
+                raise reading.refuse("works along the sequence, which is not causal")
+            raise reading.refuse(f"works along {'what the ids choose' if chosen_of(of) else 'the batch'}")
 
 
 def along(reading: Reading) -> Step:
