@@ -12,7 +12,7 @@ CONSUMERS := .consumers
 
 DOCS := $(VENV)-docs
 
-.PHONY: docs cluster export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
+.PHONY: docs cluster export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-small-cache bench-export bench-noise \
 	bench-stages versions zoo screenshot web-screenshot clean
 
 export: $(VENV)/installed
@@ -88,6 +88,11 @@ bench: $(VENV)/installed
 # What quantisation costs: CHECKPOINT=<GPT-2 in Hugging Face format> TEXT=<a file it was not trained on>.
 bench-quality: $(VENV)/installed
 	$(BIN)/python -m benches.quality $(CHECKPOINT) $(TEXT) $(BENCH_FLAGS)
+	$(BIN)/python -m benches.performance_doc
+
+# A cache of 8 bits beside the float one: perplexity of CHECKPOINT on TEXT, times of seeded weights.
+bench-small-cache: $(VENV)/installed
+	$(BIN)/python -m benches.small_cache $(CHECKPOINT) $(TEXT) $(BENCH_FLAGS)
 	$(BIN)/python -m benches.performance_doc
 
 # Beside Optimum and cp; Optimum's environment and the checkpoints are made once, in benches/.cache.

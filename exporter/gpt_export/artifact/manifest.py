@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from gpt_export.artifact.variant_names import ORDER
 from gpt_export.errors import ArtifactError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gpt-export"
 FORMAT_VERSION = 1
 MODEL_DIGEST = "model_digest"
-VARIANTS = ("fp32", "fp16", "int8", "int4")
-"""In the order in which they are told, and in which the first there is stands for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,7 @@ class Manifest:
     variants: Mapping[str, Any]
     """By variant: `path`, `opset`, `ir_version`, `minimum_onnxruntime`, `inputs`, `outputs`, the
     shape of the `cache` or null, and of each of its `weights` the `source` and whether it is `transposed`. In the order
-    of `VARIANTS`, whatever order they are given in."""
+    of `ORDER`, whatever order they are given in."""
     libraries: Mapping[str, str]
     parity: Mapping[str, Any] | None
     """The parity summary; None only before validation."""
@@ -50,7 +49,7 @@ class Manifest:
     before the two were told apart."""
 
     def __post_init__(self) -> None:
-        names = (*VARIANTS, *sorted(self.variants.keys() - set(VARIANTS)))
+        names = (*ORDER, *sorted(self.variants.keys() - set(ORDER)))
         object.__setattr__(self, "variants", {name: self.variants[name] for name in names if name in self.variants})
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from gpt_export.errors import ArtifactError
 Dim = int | str | None
 """A number, a name, or None for a dynamic dim without a name."""
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+CODES = frozenset({TensorProto.INT8, TensorProto.UINT8})
+"""What a quantised cache is kept in."""
 INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
 _CACHE_NAME = re.compile(r"past|present|cache", re.IGNORECASE)
 _CACHE_PAIR = re.compile(r"past_key_values\.(\d+)\.(key|value)")
@@ -150,8 +152,8 @@ class OnnxModel:
         return [
             value
             for value in (*self.inputs, *self.outputs)
-            if value.dtype in FLOATS
-            and ((value.rank or 0) >= 4 or (_CACHE_NAME.search(value.name) and value.rank in (None, 4, 5)))
+            if (value.dtype in FLOATS and (value.rank or 0) >= 4)
+            or (value.dtype in FLOATS | CODES and _CACHE_NAME.search(value.name) and value.rank in (None, 4, 5))
         ]
 
     @cached_property

@@ -26,7 +26,7 @@ from gpt_export.runtime.signature import CacheShape
 logger = logging.getLogger(__name__)
 
 BUSY_CORES = 0.5
-FLOAT_BYTES = {"float32": 4, "float16": 2}
+CACHE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
 def benchmark(
@@ -155,6 +155,6 @@ def _cache_bytes(entry: dict[str, Any], planned: Plan) -> int:
     if not entry["cache"]:
         return 0
     layers = CacheShape.from_dict(entry["cache"]).layers
-    element = FLOAT_BYTES[str(entry.get("cache_dtype", "float32"))]
+    element = CACHE_BYTES[str(entry.get("cache_dtype", "float32"))]
     tokens = planned.decode_context + planned.new_tokens // 2
     return sum(layer.n_heads * (layer.key_dim + layer.value_dim) for layer in layers) * element * tokens

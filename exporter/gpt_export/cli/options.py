@@ -167,11 +167,19 @@ def source_options(command: F) -> F:
     return command
 
 
+kv_cache_option = click.option(
+    "--kv-cache",
+    "kv_caches",
+    default="fp32",
+    show_default=True,
+    metavar="NAMES",
+    help="What keys and values are kept in, with commas: fp32, or int8, a quarter of it; each makes a variant.",
+)
 calibration_option = click.option(
     "--calibration",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="A UTF-8 text of the model's domain, for better int4 (GPTQ).",
+    help="A UTF-8 text of the model's domain, for better int4 (GPTQ) and --kv-cache int8.",
 )
 gate_option = click.option(
     "--gate",

@@ -17,6 +17,7 @@ from gpt_export.cli.options import (
     case_options,
     echo_result,
     gate_option,
+    kv_cache_option,
     names_in,
 )
 from gpt_export.cli.report_page import html_option, refuse_inside
@@ -32,6 +33,7 @@ from gpt_export.cli.report_page import html_option, refuse_inside
     shell_complete=complete_precisions,
     help="Variants to write side by side, with commas: int4, int8, fp16; fp32 is taken along if it is named.",
 )
+@kv_cache_option
 @calibration_option
 @click.option("--output", type=OUTPUT, metavar="FOLDER", help="[default: artifacts/NAME- and the precisions]")
 @click.option("--force", is_flag=True, help="Replace an artifact that is there.")

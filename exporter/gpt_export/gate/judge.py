@@ -70,7 +70,7 @@ def judge(
         noise=found.noise,
         limits=limits,
         reference_faults=found.faults,
-        faults=tuple(subject.faults),
+        faults=(*subject.faults, *(fault for each in subject.candidates.values() for fault in each.faults())),
         notes=(*source.notes, *subject.notes, *found.notes),
         opened=found.opened,
         judged_against=source.judged_against,

@@ -15,7 +15,7 @@ from torch import nn
 from gpt_export.gate.case import Case
 from gpt_export.gate.parity import Logits
 from gpt_export.gate.tracing.activations import Array, Feed
-from gpt_export.runtime.decoding import Rejoinable
+from gpt_export.runtime.decoding import Past, Rejoinable
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
 
@@ -29,11 +29,14 @@ def run_of_module(module: nn.Module) -> Run:
     return lambda case: logits_of(module, case.ids)
 
 
-def run_of_session(session: Session) -> Run:
+def run_of_session(session: Session, look: Callable[[Past], None] | None = None) -> Run:
     """The run of a session; a case in chunks is fed chunk by chunk.
 
     Where a case is about the cache or padding, single tokens and what is padded in front are fed as `Session.generate`
     does it, which asks for the last logits alone.
+
+    Args:
+        look: told what the cache holds behind each case.
     """
 
     def run(case: Case) -> Logits:
@@ -51,6 +54,8 @@ def run_of_session(session: Session) -> Run:
                 logits = np.array(logits)
                 logits[:, -1] = session.decoding(len(ids)).feed_for_last(ids, mask)
             parts.append(logits)
+        if look is not None:
+            look(cast(Rejoinable, decoding).past())
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     return run

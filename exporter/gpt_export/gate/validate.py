@@ -49,6 +49,8 @@ class Candidate:
     limits: Limits
     first_layers: FirstLayers | None = None
     """By which long rows are judged, where they need not be run whole."""
+    faults: Callable[[], Iterable[str]] = tuple
+    """What is wrong with it beside its logits, asked for when the cases have run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from gpt_export.artifact.manifest import Manifest
 from gpt_export.artifact.onnx_model import read_model
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError, ParityError
+from gpt_export.gate.cache_codes_check import CacheCodes
 from gpt_export.gate.case import Case, Need
 from gpt_export.gate.cases import choose_cases
 from gpt_export.gate.codes_check import CodesResult, check_codes
@@ -31,7 +31,7 @@ from gpt_export.progress import OnStage, ignore
 from gpt_export.runtime.session import Session
 from gpt_export.sources.source import Source
 from gpt_export.weights.layout import Layout
-from gpt_export.weights.quantize.schemes import PLANS, Precision
+from gpt_export.weights.quantize.schemes import PLANS
 
 TORCHSCRIPT_PATH = "torchscript/model.pt"
 BASE = "fp32"
@@ -149,13 +149,15 @@ def target_name(variant: str) -> str:
 def _candidate(artifact: Artifact, variant: str, source: Source, settings: GateSettings) -> Candidate:
     # Prepacking costs a copy of the weights, but where they are quantised it also decides the arithmetic: without it
     # MatMulNBits leaves what it reads in float32, and nobody runs it so.
-    prepack = variant in PLANS
+    entry = artifact.manifest.variants[variant]
+    prepack = entry.get("precision", variant) in PLANS
+    codes = CacheCodes(variant) if entry.get("cache_dtype") == "int8" else None
 
     def opened() -> Run:
-        return run_of_session(Session.of(artifact, variant, prepack=prepack))
+        return run_of_session(Session.of(artifact, variant, prepack=prepack), codes.look if codes else None)
 
     takes: frozenset[Need] = frozenset(("ids", "mask", "cache") if source.cache else ("ids",))
-    return Candidate(opened, takes, settings.allowed_for(cast(Precision, variant)))
+    return Candidate(opened, takes, settings.allowed_for(variant), codes.faults if codes else tuple)
 
 
 def _torchscript_candidate(artifact: Artifact, source: Source, settings: GateSettings, faults: list[str]) -> Candidate:
