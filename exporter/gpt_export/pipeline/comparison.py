@@ -157,7 +157,7 @@ def _candidate(artifact: Artifact, variant: str, source: Source, settings: GateS
         return run_of_session(Session.of(artifact, variant, prepack=prepack), codes.look if codes else None)
 
     takes: frozenset[Need] = frozenset(("ids", "mask", "cache") if source.cache else ("ids",))
-    return Candidate(opened, takes, settings.allowed_for(variant), codes.faults if codes else tuple)
+    return Candidate(opened, takes, settings.allowed_for(variant), faults=codes.faults if codes else tuple)
 
 
 def _torchscript_candidate(artifact: Artifact, source: Source, settings: GateSettings, faults: list[str]) -> Candidate:
