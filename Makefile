@@ -90,9 +90,11 @@ bench-quality: $(VENV)/installed
 	$(BIN)/python -m benches.quality $(CHECKPOINT) $(TEXT) $(BENCH_FLAGS)
 	$(BIN)/python -m benches.performance_doc
 
-# A cache of 8 bits beside the float one: perplexity of CHECKPOINT on TEXT, times of seeded weights.
+# A cache of 8 bits beside the float one, by an artifact of CHECKPOINT that has both, on TEXT.
 bench-small-cache: $(VENV)/installed
-	$(BIN)/python -m benches.small_cache $(CHECKPOINT) $(TEXT) $(BENCH_FLAGS)
+	$(BIN)/gpt-export onnx $(CHECKPOINT) --precision fp32,int8,int4 --kv-cache fp32,int8 $(EXPORT_FLAGS) --gate off \
+		--output artifacts/small-cache --force
+	$(BIN)/python -m benches.small_cache artifacts/small-cache $(TEXT) $(BENCH_FLAGS)
 	$(BIN)/python -m benches.performance_doc
 
 # Beside Optimum and cp; Optimum's environment and the checkpoints are made once, in benches/.cache.

@@ -25,6 +25,7 @@ from gpt_export.gate.cases import choose_cases
 from gpt_export.gate.tracing import activations, select, trace
 from gpt_export.pipeline import comparison, stages
 from gpt_export.pipeline.config import ExportConfig
+from gpt_export.runtime.decoding import Past
 from gpt_export.sources.names import read_source
 from gpt_export.sources.source import Source
 
@@ -76,8 +77,8 @@ def gate_once(artifact: Artifact, source: Source, config: ExportConfig, clock: C
     """One judgement of `artifact`, its parts timed; what is in no part is "rest"."""
     run_of_session = runs.run_of_session
 
-    def timed_run(session: comparison.Session) -> runs.Run:
-        return clock.wrapped("onnxruntime", run_of_session(session))
+    def timed_run(session: comparison.Session, look: Callable[[Past], None] | None = None) -> runs.Run:
+        return clock.wrapped("onnxruntime", run_of_session(session, look))
 
     with contextlib.ExitStack() as stack:
         for name, functions in PARTS.items():

@@ -114,11 +114,16 @@ def small_cache_table(values: Mapping[str, Any]) -> str:
             machine_line(values),
             f"Perplexity on {values['tokens']} tokens in windows of {values['window']}:",
             table(["", "float cache", "8 bits", "change"], lost),
-            f"The processor's time with 8 bits as a share of that with floats, `{values['speed_of']}` on one thread, "
+            f"The processor's time with 8 bits as a share of that with floats, on one thread, {_cache_words(values)}, "
             f"the median of {values['rounds']} rounds (least to greatest):",
             table(["", *(f"`{name}`" for name in values["speed"])], rows),
         ]
     )
+
+
+def _cache_words(values: Mapping[str, Any]) -> str:
+    cache = values["cache"]
+    return f"{cache['n_layers']} layers of {cache['n_heads']} heads of {cache['head_dim']}"
 
 
 def roads_table(values: Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """What a cache of 8 bits costs and brings: perplexity, prompts and steps, beside the same files with a float cache.
 
-python -m benches.small_cache CHECKPOINT TEXT [--calibration OTHER_TEXT] [--speed-of SOURCE]
+python -m benches.small_cache ARTIFACT TEXT
 
-Perplexity is that of CHECKPOINT on TEXT in windows of the context, each fed in two pieces so that most positions read
-what was rounded. Times are those of SOURCE: for each precision both files are run in turn, round by round, in one
-process and on one thread, and the figure is the median of the rounds' ratios of the processor's time, so that whatever
-else the machine does meets both, and little.
+The artifact has both caches: `gpt-export onnx CHECKPOINT --precision fp32,int8,int4 --kv-cache fp32,int8`. Perplexity
+is that of TEXT in windows of the context, each fed in two pieces so that most positions read what was rounded. For
+times, both files of a precision are run in turn, round by round, in one process and on one thread, and the figure is
+the median of the rounds' ratios of the processor's time, so that whatever else the machine does meets both, and little.
 """
 
 from __future__ import annotations
@@ -13,69 +13,52 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from gpt_export.pipeline.config import ExportConfig
-from gpt_export.pipeline.stages import export
+from gpt_export.artifact.reading import Artifact
 from gpt_export.runtime.decoding import Past
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.shared_cache import SharedDecoding
-from gpt_export.sources.names import read_source
 from numpy.typing import NDArray
 
 from benches.quality import read_ids, windows
 from benches.record import RESULTS, significant, write_record
 
 NAME = "small-cache"
-PRECISIONS = ("fp32", "int8", "int4")
 STEPS = 8
 """Tokens of one round."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="a trained GPT-2 in Hugging Face format, with its tokenizer")
-    parser.add_argument("text", type=Path, help="UTF-8 that it was not trained on")
-    parser.add_argument("--calibration", type=Path, help="a text, not TEXT, that int4 and the cache are scaled for")
+    parser.add_argument("artifact", type=Path, help="in every precision with both caches, its tokenizer beside it")
+    parser.add_argument("text", type=Path, help="UTF-8 that the model was not trained on")
     parser.add_argument("--windows", type=int, help="score the first so many.  [default: all]")
-    parser.add_argument("--speed-of", default="gpt2-124m", metavar="SOURCE", help="whose steps are timed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     options = parser.parse_args()
-    text = options.calibration and options.calibration.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        made = exported(str(options.checkpoint), Path(folder), text)
-        context = Session.open(made).context_length
-        ids = windows(read_ids(options.checkpoint, options.text), context)[: options.windows]
-        quality = {
-            name: perplexity(Session.open(made, variant=name, verify=False, threads=1), ids)
-            for name in (*PRECISIONS, *(f"{name}-kv8" for name in PRECISIONS))
-        }
-    with tempfile.TemporaryDirectory() as folder:
-        made = exported(options.speed_of, Path(folder), None)
-        speed = {name: ratios(made, name, options.rounds) for name in PRECISIONS}
+    manifest = Artifact.open(options.artifact).manifest
+    names = [name for name in manifest.variants if f"{name}-kv8" in manifest.variants]
+    speed = {name: ratios(options.artifact, name, options.rounds) for name in names}
+    context = int(manifest.model["context_length"])
+    ids = windows(read_ids(options.artifact, options.text), context)[: options.windows]
+    quality = {
+        name: perplexity(Session.open(options.artifact, variant=name, verify=False, threads=1), ids)
+        for name in (*names, *(f"{name}-kv8" for name in names))
+    }
     values = {
         "perplexity": quality,
         "tokens": int(ids.size),
         "window": context,
         "speed": speed,
-        "speed_of": options.speed_of,
         "rounds": options.rounds,
+        "cache": manifest.variants[names[0]]["cache"],
     }
     print(f"wrote {write_record(NAME, values, options.results)}")
-
-
-def exported(source: str, folder: Path, calibration: str | None) -> Path:
-    """The artifact of `source` in all precisions, with both caches."""
-    config = ExportConfig(
-        precisions=PRECISIONS, kv_caches=("fp32", "int8"), calibration=calibration, gate="off", torchscript=False
-    )
-    return export(read_source(source), config, folder / "artifact").folder
 
 
 def perplexity(session: Session, rows: NDArray[np.int64]) -> float:

@@ -103,11 +103,11 @@ def test_every_precision_gives_the_tokens_of_plain_onnxruntime(
     )
 
 
-SMALL = ("fp32-kv8", "int8-kv8", "int4-kv8")
-FLOAT_PASTS = "it makes the first past in the type of the model's floats"
+SMALL = ("fp32-kv8", "int4-kv8")
+"""Not int8: without VNNI, its products saturate where nobody asks for exact ones, as `Session` does."""
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-genai"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_cache_of_8_bits_gives_the_tokens_of_our_session(
     name: str, consumer: Consumer, fast: Exported, compatibility: Record
 ) -> None:
@@ -117,13 +117,6 @@ def test_a_cache_of_8_bits_gives_the_tokens_of_our_session(
         steps = Session.open(fast.folder, variant=variant).generate(fast.one, max_new_tokens=STEPS)
         assert rows == np.stack(list(steps), axis=1).tolist()
     compatibility(consumer=name, version=answer["version"], variant="kv8", outcome="pass", what="prompt, batch")
-
-
-def test_optimum_does_not_take_a_cache_of_8_bits(consumer: Consumer, fast: Exported, compatibility: Record) -> None:
-    version = consumer(SCRIPTS["Optimum"], [])["version"]
-    with pytest.raises(AssertionError, match=r"tensor\(int8\)"):
-        consumer(SCRIPTS["Optimum"], [fast.job(fast.one, "fp32-kv8")])
-    compatibility(consumer="Optimum", version=version, variant="kv8", outcome=FLOAT_PASTS, what="")
 
 
 def test_the_eager_tokens_can_be_missed(consumer: Consumer, exported: Callable[[str], Exported]) -> None:

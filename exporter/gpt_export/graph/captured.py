@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from gpt_export.errors import GraphError
@@ -50,7 +51,19 @@ def capture(
     except Exception as error:  # the user's code, and a dozen unrelated types of torch
         raise GraphError(f"torch.export cannot follow {type(module).__name__}: {_refusal(error)}") from error
     _refuse_frozen(program, signature, sizes, longest, type(module).__name__)
+    _name_inputs(program, signature)
     return program
+
+
+def _name_inputs(program: ExportedProgram, signature: Signature) -> None:
+    """Calls what the module is given as the signature does: a copy of a graph renames an argument called `input`."""
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    arguments = [spec.arg for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
+    for argument, spec in zip(arguments, signature.inputs, strict=True):
+        node = placeholders[argument.name]
+        node._rename(spec.name)
+        program.graph_signature.replace_all_uses(argument.name, node.name)
+        node.target = node.name
 
 
 def _refusal(error: Exception) -> str:

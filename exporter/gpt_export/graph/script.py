@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gpt_export.errors import ScriptError
 from gpt_export.graph.causes import first_sentence, user_frame
+from gpt_export.graph.optional_arguments import none_is_no_tensor
 from gpt_export.graph.scopes import types_of_its_own
 from gpt_export.graph.silence import silence
 
@@ -30,7 +31,7 @@ def script(module: nn.Module, *, apart: bool = False) -> torch.jit.ScriptModule:
     """
     try:
         # torch reads every property of the module; what one of them says then is nobody's to act on.
-        with silence(), types_of_its_own(apart=apart):
+        with silence(), types_of_its_own(apart=apart), none_is_no_tensor():
             scripted: torch.jit.ScriptModule = torch.jit.script(module)
     except Exception as error:  # torch raises a dozen unrelated types here, RuntimeError and OSError among them
         what = "rewrite that line" if user_frame(error) else "write that part"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import re
@@ -13,7 +14,7 @@ from typing import IO
 import torch
 
 from gpt_export.artifact.hashing import sha256_of
-from gpt_export.errors import ArtifactError, OutputError
+from gpt_export.errors import ArtifactError, OutputError, ScriptError
 from gpt_export.graph.script import deprecations_hidden
 from gpt_export.graph.torchscript_names import canonical_names, rename_code, rename_pickle
 
@@ -22,6 +23,8 @@ _DATA_ALIGNMENT = 64
 _LOCAL_HEADER_BYTES = 30
 _EXTRA_HEADER_BYTES = 4
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_WRITER = "PytorchStreamWriter"
+"""What torch calls the writer of its files in its messages."""
 _CONSTANT = re.compile(rb"  \w+ : Final\[")
 _COPY_BYTES = 16 * 1024 * 1024
 _CODE_BYTES = 1024 * 1024
@@ -38,6 +41,7 @@ def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
 
     Raises:
         OSError, OutputError: the file cannot be written.
+        ScriptError: torch scripts the module and cannot save what it made.
     """
     draft = path.with_name(path.name + ".draft")
     try:
@@ -47,12 +51,33 @@ def save(scripted: torch.jit.ScriptModule, path: Path) -> str:
         with zipfile.ZipFile(draft) as source, zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as target:
             _copy_canonically(source, target)
     except RuntimeError as error:
-        raise OutputError(
-            f"{path} cannot be written: {str(error).splitlines()[0]}; free space and try again"
-        ) from error
+        said = str(error).splitlines()[0]
+        if _WRITER in said:
+            raise OutputError(f"{path} cannot be written: {said}; free space and try again") from error
+        raise _unsaved(scripted, said) from error
     finally:
         draft.unlink(missing_ok=True)
     return sha256_of(path)
+
+
+def check_saves(scripted: torch.jit.ScriptModule) -> None:
+    """Tries whether torch can save `scripted`, in memory; on the meta device that costs the size of its code.
+
+    Raises:
+        ScriptError: it cannot.
+    """
+    try:
+        with deprecations_hidden():
+            torch.jit.save(scripted, io.BytesIO())
+    except RuntimeError as error:
+        raise _unsaved(scripted, str(error).splitlines()[0]) from error
+
+
+def _unsaved(scripted: torch.jit.ScriptModule, said: str) -> ScriptError:
+    return ScriptError(
+        f"{scripted.original_name} scripts and cannot be saved: {said}; write the types of its arguments, or leave "
+        "torchscript out"
+    )
 
 
 def _reserve(scripted: torch.jit.ScriptModule, draft: Path) -> None:

@@ -11,6 +11,7 @@ from gpt_export.errors import ConfigError, ScriptError
 from gpt_export.graph.roads import BuiltGraph, build
 from gpt_export.graph.script import script, script_cached
 from gpt_export.graph.to_onnx import to_onnx
+from gpt_export.graph.torchscript import check_saves
 from gpt_export.passes import portable_passes, run_passes
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.derived_cache import with_derived_cache
@@ -83,9 +84,9 @@ def with_road(source: Source, built: BuiltGraph) -> Source:
 
 
 def scripts(source: Source) -> bool:
-    """Whether TorchScript takes the module, which is tried."""
+    """Whether TorchScript takes the module and can save it, which is tried."""
     try:
-        script(source.skeleton)
+        check_saves(script(source.skeleton))
     except ScriptError as error:
         logger.info("no TorchScript: %s", error)
         return False

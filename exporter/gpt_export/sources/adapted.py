@@ -16,6 +16,7 @@ from gpt_export.errors import SourceError
 from gpt_export.runtime.signature import Head
 from gpt_export.sources.halves import Roundings, computing_in_float32
 from gpt_export.sources.lookups import IdLookups
+from gpt_export.sources.modes import as_it_came
 from gpt_export.sources.outputs import NAMED, WIDENED, Found, find_scores, returning
 from gpt_export.sources.places import blame
 from gpt_export.sources.plain import halves, plain, widened
@@ -106,7 +107,7 @@ def _buffers_widen(module: nn.Module, longest: int | None, rows: int) -> bool:
     """
     length = min(8, longest or 8)
     ids = torch.arange(2 * length).reshape(2, length) % rows
-    with torch.no_grad():
+    with as_it_came(module), torch.no_grad():
         own: Tensor = module(ids).double()
         for wide in (True, False):
             try:
@@ -141,7 +142,7 @@ def _learn(module: nn.Module, longest: int | None) -> tuple[Found, int]:
         for first in (1, 0):  # ones and zeros look like no positions; with one row alone there is no id 1
             ids = (torch.arange(batch * sequence).reshape(batch, sequence) + first) % 2 * first
             try:
-                with torch.no_grad(), IdLookups(ids) as lookups:
+                with as_it_came(module), torch.no_grad(), IdLookups(ids) as lookups:
                     output = module(ids)
             except Exception as error:  # the user's code
                 failure = failure or error

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from gpt_export.sources.modes import as_it_came
+
 ASSUMED_CONTEXT = 1024
 _CONTEXT_KEYS = (
     "context_length",
@@ -42,7 +44,7 @@ def _longest_run(module: nn.Module) -> int:
     length = ASSUMED_CONTEXT
     while runs + 1 < fails:
         try:
-            with torch.no_grad():
+            with as_it_came(module), torch.no_grad():
                 module(torch.zeros((1, length), dtype=torch.int64))
             runs = length
         except Exception:  # the user's code says in its own way that it takes no more

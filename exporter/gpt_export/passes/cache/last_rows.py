@@ -25,10 +25,13 @@ def score_every_position(model: ir.Model) -> bool:
             continue
         behind.add(value)
         if (whole := _picked_from(node)) is not None:
-            value.replace_all_uses_with(whole)
+            ends = value.is_graph_output()
+            ir.convenience.replace_all_uses_with(value, whole, replace_graph_outputs=True)
+            if ends:
+                whole.name, whole.type, whole.shape = LOGITS, value.type, value.shape
             for each in behind - set(model.graph.outputs):
                 each.shape = None
-            for scores in behind & set(model.graph.outputs):
+            for scores in (each for each in model.graph.outputs if each.name == LOGITS):
                 assert scores.shape is not None
                 batch, _, width = scores.shape
                 scores.shape = ir.Shape([batch, SEQUENCE, width])
