@@ -95,7 +95,7 @@ def gate_once(artifact: Artifact, source: Source, config: ExportConfig, clock: C
 def eager_once(source: Source, config: ExportConfig, now: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of one eager pass over the positions of the cases, the module loaded before."""
     module = source.reference()
-    cases = choose_cases(source, config.gate_settings)
+    cases = choose_cases(source, config.gate_settings, whole_text=False)
     started = now()
     for case in cases:
         runs.run_rows_alone(module, case)
@@ -105,7 +105,7 @@ def eager_once(source: Source, config: ExportConfig, now: Callable[[], float] = 
 def measure(name: str, repeats: int) -> dict[str, Any]:
     """Sizes of the gate, and by clock its parts beside one eager pass."""
     source, config = read_source(name), ExportConfig()
-    cases = choose_cases(source, config.gate_settings)
+    cases = choose_cases(source, config.gate_settings, whole_text=False)
     found: dict[str, Any] = {"cases": len(cases), "positions": sum(int(case.mask.sum()) for case in cases)}
     with tempfile.TemporaryDirectory(prefix="gpt-export-bench-") as folder:
         artifact = stages.export(source, ExportConfig(gate="off"), Path(folder) / "artifact")

@@ -92,7 +92,7 @@ def export(
         opset: the version of the standard operators, 17 to 20.
         texts: what the text case is made of; None is two prompts of the book where the model has a tokenizer.
         corpus: a longer text to compare on, in windows of the context.
-        cases: what is compared: `default` of about 2,000 positions, `full` for every shape whole, or names of cases.
+        cases: what is compared: `default` of some hundred positions, `full` for every shape whole, or names of cases.
         limits: what is allowed of float32 in place of the measured limits.
         gate: on a failed comparison `enforce` publishes nothing, `report` publishes and records it; `off` compares
             nothing.
@@ -181,7 +181,7 @@ def validate(
         against: what it must be: a module from int64 ids (batch, sequence) to logits (a tensor, or an object with
             `logits` as transformers returns it), a checkpoint's path, or any SOURCE of the command line. None is the
             source that the artifact's manifest names, where a name and a seed suffice to make it again.
-        cases: what is compared: `default` of about 2,000 positions, `full` for every shape whole, or names of cases.
+        cases: what is compared: `default` of some hundred positions, `full` for every shape whole, or names of cases.
         texts: what the text case is made of; None is what the artifact was exported with.
         corpus: a longer text, compared in windows of the context.
         limits: what is allowed; None is what the artifact was exported with, or the default for an `.onnx` file.

@@ -50,7 +50,7 @@ def assert_parity(
         model: what it must be: a module from int64 ids (batch, sequence) to logits (a tensor, or an object with
             `logits` as transformers returns it), a checkpoint's path, or any SOURCE of the command line. None is the
             source that the artifact's manifest names, where a name and a seed suffice to make it again.
-        cases: `default` of about 2,000 positions, `full`, or names of cases.
+        cases: `default` of some hundred positions, `full`, or names of cases.
         limits: what is allowed; None is what the artifact was exported with, or the default.
         context_length: the longest sequence for a module and an `.onnx` file; None asks the module's configuration.
         config_file: the book's configuration as JSON, for a checkpoint that does not say its head count.

@@ -73,7 +73,7 @@ def case_options(command: F) -> F:
             default="default",
             show_default=True,
             metavar="SET|NAMES",
-            help="default: about 2,000 positions; full: every shape whole; or names of cases, with commas.",
+            help="default: some hundred positions; full: every shape whole; or names of cases, with commas.",
         ),
         click.option("--atol", type=float, help="Allow this difference, with --rtol, instead of the measured limit."),
         click.option("--rtol", type=float, help="Allow this share of each logit, with --atol."),

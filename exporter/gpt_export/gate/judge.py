@@ -39,6 +39,8 @@ class Subject:
     """What forbids to believe the files whatever they compute; opening a candidate may add to it."""
     notes: tuple[str, ...] = ()
     quantized: Mapping[str, Any] = field(default_factory=dict)
+    long: tuple[Case, ...] = ()
+    """Cases that need not be run whole where the first layers tell enough; see `gpt_export.gate.context_end`."""
 
 
 def judge(
@@ -60,6 +62,7 @@ def judge(
         vocab_size=source.vocab_size,
         describe=source.describe_token,
         let_go=source.let_go,
+        long=subject.long,
     )
     report = ParityReport(
         targets=found.results,

@@ -23,7 +23,7 @@ class GateSettings:
     corpus: str | None = None
     """A text to compare on in windows of the context."""
     cases: tuple[str, ...] = ("default",)
-    """`("default",)` of about 2,000 positions, `("full",)`, or the names of cases."""
+    """`("default",)` of some hundred positions and the end of the context, `("full",)`, or the names of cases."""
     seed: int = 123
     """Seeds the ids of the shape grid."""
     limits: Limits | None = None

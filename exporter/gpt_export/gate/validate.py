@@ -13,36 +13,32 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from gpt_export.errors import ArtifactError, ConfigError, GptExportError, SourceError
+from gpt_export.errors import ArtifactError, ConfigError, GptExportError
 from gpt_export.gate.appeal import Appeal, excused, unsteady_notes
 from gpt_export.gate.case import Case, Need
+from gpt_export.gate.context_end import ContextEnd
 from gpt_export.gate.finiteness import broken_cause, is_broken
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.noise import ASSUMED_NOISE, NOISE_CEILING, measure_noise
 from gpt_export.gate.opened import Describe, open_case
 from gpt_export.gate.parity import Logits, Tolerance, compare
 from gpt_export.gate.reference import reference_faults
+from gpt_export.gate.reference_logits import ReferenceLogits
 from gpt_export.gate.report import CaseResult
-from gpt_export.gate.runs import Run, logits_of, run_rows_alone, run_whole
+from gpt_export.gate.runs import Run, logits_of, run_whole
+from gpt_export.gate.tracing.first_layers import FirstLayers
 from gpt_export.progress import OnPart, OnStage, ignore_part, parts_of
 from gpt_export.runtime.signature import Head
-from gpt_export.sources.places import blame
 
 logger = logging.getLogger(__name__)
 
 PROBE_POSITIONS = 32
+FAULT_POSITIONS = 17
+"""Of a row on which the reference itself is tried."""
 SUSPICIOUS_NOISE = 2.0**-13
 """Sums of a usual size in float32 are off by far less."""
 MORE_PROBES = 3
-GREEDY_TOKENS = 8
-
-
-def _save(path: Path, logits: Logits) -> None:
-    """As `np.save`, whose error on a full disk does not say so."""
-    whole = np.ascontiguousarray(logits)
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
-        file.write(whole.data)
+GREEDY_TOKENS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +48,8 @@ class Candidate:
     open: Callable[[], Run]
     takes: frozenset[Need]
     limits: Limits
+    first_layers: FirstLayers | None = None
+    """By which long rows are judged, where they need not be run whole."""
     faults: Callable[[], Iterable[str]] = tuple
     """What is wrong with it beside its logits, asked for when the cases have run."""
 
@@ -71,39 +69,6 @@ class Comparison:
     """Whether the reference gives numbers at all; layers cannot be compared where it does not."""
 
 
-class ReferenceLogits:
-    """Eager logits of every case, kept in files so that the reference can go before a candidate comes."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def record(self, reference: nn.Module, cases: Sequence[Case], on_part: OnPart = ignore_part) -> None:
-        """Runs `reference` on the cases.
-
-        Raises:
-            OSError: the logits cannot be written.
-            SourceError: the reference fails.
-        """
-        for done, case in enumerate(cases):
-            on_part(done, len(cases), "case")
-            try:
-                logits = run_rows_alone(reference, case)
-            except Exception as error:  # the user's code
-                raise SourceError(
-                    f"{type(reference).__name__} fails on ids of shape {list(case.ids.shape)}: {blame(error)}; state a "
-                    "context_length that it runs on"
-                ) from error
-            _save(self._path(case), logits)
-
-    def of(self, case: Case) -> Logits:
-        """The logits of one case, mapped from their file."""
-        logits: Logits = np.load(self._path(case), mmap_mode="r")
-        return logits
-
-    def _path(self, case: Case) -> Path:
-        return self._folder / f"{case.name}.npy"
-
-
 def validate(
     reference: Callable[[], nn.Module],
     candidates: Mapping[str, Candidate],
@@ -115,6 +80,7 @@ def validate(
     vocab_size: int = 0,
     describe: Describe | None = None,
     let_go: Callable[[], None] = lambda: None,
+    long: Sequence[Case] = (),
 ) -> Comparison:
     """Every case of every candidate compared, the noise that set the limits, and the worst case opened.
 
@@ -128,26 +94,22 @@ def validate(
         vocab_size: how many ids there are.
         describe: the text of a token, where there is a tokenizer.
         let_go: called when the reference has run, to take mapped weights out of memory.
+        long: those of `cases` that a single candidate with `first_layers` is judged on by these.
     """
     logits = ReferenceLogits(scratch)
     on_stage("run eager")
     module = reference()
     if any("cache" in candidate.takes for candidate in candidates.values()):
         cases = (*cases, *greedy_cases(module, cases))
-    logits.record(module, cases, parts_of(on_stage))
-    broken = next((case for case in cases if is_broken(logits.of(case))), None)
-    notes: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
-    if broken is not None:
-        noise, faults = ASSUMED_NOISE, (broken_cause(module, broken.ids),)
-    else:
-        noise, notes = probe_noise(module, cases)
-        if head is not None:
-            faults = reference_faults(module, _probe_ids(cases), head, vocab_size)
+    ends = _ends(module, candidates, long, _probe_ids(cases), scratch)
+    whole = [case for case in cases if case.name not in ends]
+    logits.record(module, whole, parts_of(on_stage))
+    broken = next((case for case in whole if is_broken(logits.of(case))), None)
+    noise, notes, faults = _examined(module, cases, broken, head, vocab_size)
     del module
     let_go()
     results: dict[str, tuple[CaseResult, ...]] = {}
-    judging = _Judging(reference, logits, noise, describe)
+    judging = _Judging(reference, logits, noise, describe, ends)
     for target, candidate in candidates.items():
         on_stage(f"run {target}")
         gc.collect()
@@ -160,6 +122,19 @@ def validate(
     return Comparison(results, noise, judging.opened, notes, faults, is_finite=broken is None)
 
 
+def _examined(
+    module: nn.Module, cases: Sequence[Case], broken: Case | None, head: Head | None, vocab_size: int
+) -> tuple[float, tuple[str, ...], tuple[str, ...]]:
+    """Noise, notes, and what keeps the reference from being a decoder; its scores of `broken` are not finite."""
+    if broken is not None:
+        return ASSUMED_NOISE, (), (broken_cause(module, broken.ids),)
+    noise, notes = probe_noise(module, cases)
+    if head is None:
+        return noise, notes, ()
+    ids = _probe_ids(cases)[:, :FAULT_POSITIONS]
+    return noise, notes, reference_faults(module, ids, head, vocab_size)
+
+
 @dataclass(slots=True)
 class _Judging:
     """What every candidate is held to, and the worst case so far."""
@@ -168,6 +143,8 @@ class _Judging:
     logits: ReferenceLogits
     noise: float
     describe: Describe | None
+    ends: Mapping[str, ContextEnd]
+    """By name, the cases that are judged by what the first layers leave of them."""
     opened: Mapping[str, Any] | None = None
     """Of the cases whose logits are bounded, the one that used most of what it is allowed, token by token."""
     opened_ratio: float = -1.0
@@ -185,8 +162,23 @@ class _Judging:
         for done, case in enumerate(taken):
             on_part(done, len(taken), "case")
             lost = any(not result.passed for result in judged)
-            judged.append(self._result(target, case, run, candidate.limits, lost=lost))
+            early = self._early(case, candidate.limits, lost=lost)
+            judged.append(early or self._result(target, case, run, candidate.limits, lost=lost))
         return excused(judged)
+
+    def _early(self, case: Case, limits: Limits, *, lost: bool) -> CaseResult | None:
+        """The verdict by the first layers; None where the case has to be run whole, whose reference is there then.
+
+        Args:
+            lost: whether another case has failed already, so that nobody needs to know more exactly.
+        """
+        if (end := self.ends.get(case.name)) is None:
+            return None
+        result = end.verdict(limits)
+        if result is not None and (result.passed or lost):
+            return result
+        self.logits.record(self.reference(), [case])
+        return None
 
     def _result(self, target: str, case: Case, run: Run, limits: Limits, *, lost: bool) -> CaseResult:
         result, found = _compared(case, run, self.logits, Tolerance(limits=limits, noise=self.noise))
@@ -196,6 +188,17 @@ class _Judging:
             self.opened_ratio = result.worst_ratio
             self.opened = open_case(target, case, self.logits.of(case), found, result.worst_index, self.describe)
         return result
+
+
+def _ends(
+    module: nn.Module, candidates: Mapping[str, Candidate], long: Sequence[Case], probe: NDArray[np.int64], folder: Path
+) -> dict[str, ContextEnd]:
+    """The long cases by name, as far as a single candidate can be judged on them by its first layers."""
+    layers = next(iter(candidates.values())).first_layers if len(candidates) == 1 else None
+    if layers is None:
+        return {}
+    found = {case.name: ContextEnd.read(case, layers, module, probe, folder) for case in long}
+    return {name: end for name, end in found.items() if end is not None}
 
 
 def _taken(target: str, candidate: Candidate, cases: tuple[Case, ...]) -> list[Case]:

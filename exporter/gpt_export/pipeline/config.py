@@ -39,7 +39,7 @@ class ExportConfig:
     corpus: str | None = None
     """A text to compare on in windows of the context, from `--text-file`."""
     cases: tuple[str, ...] = ("default",)
-    """`("default",)` of about 2,000 positions, `("full",)`, or the names of cases; a single one may be a string."""
+    """`("default",)` of some hundred positions, `("full",)`, or the names of cases; a single one may be a string."""
     limits: Limits | None = None
     """What is allowed of float32; None is its row of `LIMITS`."""
     variant_kl: float | None = None
@@ -129,6 +129,11 @@ class ExportConfig:
             for precision in self.precisions
             if cache == "fp32" or precision != "fp16"
         )
+
+    @property
+    def floats_alone(self) -> bool:
+        """Whether float32 is all that is written, weights and cache."""
+        return self.precisions == ("fp32",) and self.kv_caches == ("fp32",)
 
     @property
     def gate_settings(self) -> GateSettings:

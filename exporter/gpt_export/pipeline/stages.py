@@ -72,7 +72,7 @@ def export(
     if config.onnx and model is None:
         source, model = source_and_graph(source, config, on_stage)
     config = settled(config, source)
-    cases = choose_cases(source, config.gate_settings)
+    cases = choose_cases(source, config.gate_settings, whole_text=not config.floats_alone)
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
         written = _write_files(staged.folder, source, config, model, cases, on_stage)
         draft = Artifact(staged.folder, _manifest(staged.folder, source, config, written))
@@ -101,7 +101,7 @@ def settled(config: ExportConfig, source: Source) -> ExportConfig:
     torchscript = config.torchscript
     if torchscript is None:
         torchscript = not config.onnx or (source.torchscript and scripts(source))
-    fused = source.cache is not None or config.precisions != ("fp32",) or config.kv_caches != ("fp32",)
+    fused = source.cache is not None or not config.floats_alone
     profile = config.profile or ("ort" if fused else "portable")
     return dataclasses.replace(config, torchscript=torchscript, profile=profile)
 

@@ -32,7 +32,7 @@ from tests.mutations import llama
 from tests.mutations.edits import attribute, producer
 from tests.trained_gpt import CONFIG, HELD_OUT, TEXTS
 
-SETTINGS = GateSettings(texts=TEXTS, cases=("grid", "pad-left-chunks"))
+SETTINGS = GateSettings(texts=TEXTS, cases=("grid", "unicode", "pad-left-chunks"))
 NAMES = ("fp32-kv8", "int8-kv8", "int4-kv8")
 Scales = dict[str, np.ndarray]
 Edit = Callable[[Scales], Scales]
