@@ -143,7 +143,5 @@ class Flexible(nn.Module):
 
 
 def test_flex_attention_is_named_with_what_to_call_instead(tmp_path: Path) -> None:
-    with pytest.raises(
-        SourceError, match=r"flex_attention has no ONNX form; call scaled_dot_product_attention .*test_bad"
-    ):
+    with pytest.raises(SourceError, match=r"flex_attention has no ONNX form; call scaled_dot_.*test_bad"):
         gpt_export.export(Flexible().eval(), tmp_path / "artifact")
