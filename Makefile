@@ -12,7 +12,7 @@ CONSUMERS := .consumers
 
 DOCS := $(VENV)-docs
 
-.PHONY: docs cluster export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-export bench-noise \
+.PHONY: docs campaign cluster export test test-avx2 lint consumers consumers-node compatibility bench bench-quality bench-small-cache bench-export bench-noise \
 	bench-stages versions zoo screenshot web-screenshot clean
 
 export: $(VENV)/installed
@@ -74,6 +74,11 @@ TEXT ?= docs
 cluster: $(VENV)/installed
 	$(BIN)/python -m benches.cluster $(ARTIFACT) $(TEXT)
 
+# Hostile inputs, kills, full disks and crowds for docs/security.md, drawn from a seed. An hour, or CAMPAIGN_FLAGS=
+# '--minutes 5'; '--resume' goes on. What is found is shrunk to a case in benches/.cache/campaign/found, and fails this.
+campaign: $(VENV)/installed-test
+	$(BIN)/python -m tests.campaign $(CAMPAIGN_FLAGS); found=$$?; $(BIN)/python -m benches.campaign_doc && exit $$found
+
 # What this toolkit and torch's exporters make of every module of tests/zoo, for docs/modules.md.
 zoo: $(VENV)/installed-test
 	$(BIN)/python -m benches.zoo.record $(ZOO_FLAGS)
@@ -88,6 +93,13 @@ bench: $(VENV)/installed
 # What quantisation costs: CHECKPOINT=<GPT-2 in Hugging Face format> TEXT=<a file it was not trained on>.
 bench-quality: $(VENV)/installed
 	$(BIN)/python -m benches.quality $(CHECKPOINT) $(TEXT) $(BENCH_FLAGS)
+	$(BIN)/python -m benches.performance_doc
+
+# A cache of 8 bits beside the float one, by an artifact of CHECKPOINT that has both, on TEXT.
+bench-small-cache: $(VENV)/installed
+	$(BIN)/gpt-export onnx $(CHECKPOINT) --precision fp32,int8,int4 --kv-cache fp32,int8 $(EXPORT_FLAGS) --gate off \
+		--output artifacts/small-cache --force
+	$(BIN)/python -m benches.small_cache artifacts/small-cache $(TEXT) $(BENCH_FLAGS)
 	$(BIN)/python -m benches.performance_doc
 
 # Beside Optimum and cp; Optimum's environment and the checkpoints are made once, in benches/.cache.

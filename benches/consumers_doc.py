@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_export.artifact.manifest import VARIANTS
+from gpt_export.artifact.variant_names import VARIANTS
 
 from benches.consumers_record import NAME
 from benches.page import keep_current
@@ -29,7 +29,7 @@ CONSUMERS: Mapping[str, tuple[str, str]] = {
     "Triton": ("triton.md", "8 rows a request unless max_batch_size is raised"),
 }
 """The page of each consumer, and its limits, in the order of the table."""
-KINDS = {"rotary": "fp32, rotation and grouped heads"}
+KINDS = {"rotary": "fp32, rotation and grouped heads", "kv8": "cache of 8 bits"}
 """Columns beside those of GPT-2's variants, and their heads."""
 PASS = "pass"
 _BLOCK = re.compile(r"(<!-- begin compatibility -->\n).*?(<!-- end compatibility -->)", re.DOTALL)

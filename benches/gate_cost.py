@@ -25,6 +25,7 @@ from gpt_export.gate.cases import choose_cases
 from gpt_export.gate.tracing import activations, select, trace
 from gpt_export.pipeline import comparison, stages
 from gpt_export.pipeline.config import ExportConfig
+from gpt_export.runtime.decoding import Past
 from gpt_export.sources.names import read_source
 from gpt_export.sources.source import Source
 
@@ -76,8 +77,8 @@ def gate_once(artifact: Artifact, source: Source, config: ExportConfig, clock: C
     """One judgement of `artifact`, its parts timed; what is in no part is "rest"."""
     run_of_session = runs.run_of_session
 
-    def timed_run(session: comparison.Session) -> runs.Run:
-        return clock.wrapped("onnxruntime", run_of_session(session))
+    def timed_run(session: comparison.Session, look: Callable[[Past], None] | None = None) -> runs.Run:
+        return clock.wrapped("onnxruntime", run_of_session(session, look))
 
     with contextlib.ExitStack() as stack:
         for name, functions in PARTS.items():
@@ -94,7 +95,7 @@ def gate_once(artifact: Artifact, source: Source, config: ExportConfig, clock: C
 def eager_once(source: Source, config: ExportConfig, now: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of one eager pass over the positions of the cases, the module loaded before."""
     module = source.reference()
-    cases = choose_cases(source, config.gate_settings)
+    cases = choose_cases(source, config.gate_settings, whole_text=False)
     started = now()
     for case in cases:
         runs.run_rows_alone(module, case)
@@ -104,7 +105,7 @@ def eager_once(source: Source, config: ExportConfig, now: Callable[[], float] = 
 def measure(name: str, repeats: int) -> dict[str, Any]:
     """Sizes of the gate, and by clock its parts beside one eager pass."""
     source, config = read_source(name), ExportConfig()
-    cases = choose_cases(source, config.gate_settings)
+    cases = choose_cases(source, config.gate_settings, whole_text=False)
     found: dict[str, Any] = {"cases": len(cases), "positions": sum(int(case.mask.sum()) for case in cases)}
     with tempfile.TemporaryDirectory(prefix="gpt-export-bench-") as folder:
         artifact = stages.export(source, ExportConfig(gate="off"), Path(folder) / "artifact")

@@ -120,7 +120,7 @@ def measure(source: Source) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="gpt-export-bench-") as folder:
         artifact = export(source, config, Path(folder) / source.name)
         parity = json.loads((artifact.folder / "parity.json").read_text(encoding="utf-8"))
-    own = {case.name: case_noise(source, case) for case in choose_cases(source, config.gate_settings)}
+    own = {case.name: case_noise(source, case) for case in choose_cases(source, config.gate_settings, whole_text=False)}
     cases = [
         {
             "case": result["name"],

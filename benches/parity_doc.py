@@ -55,7 +55,7 @@ def cases_table(_results: Path) -> str:
         cache=CacheShape.alike(n_layers=config["n_layers"], n_heads=config["n_heads"], head_dim=64),
     )
     needs = {"ids": "", "mask": "a mask", "cache": "a cache"}
-    cases = choose_cases(source, GateSettings())
+    cases = choose_cases(source, GateSettings(), whole_text=False)
     cases += greedy_cases(_Silent(), cases)  # which ids it has, the model says; how many of them, not
     rows = [
         [

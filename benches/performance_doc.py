@@ -98,6 +98,34 @@ def noise_table(values: Mapping[str, Any]) -> str:
     return f"{machine_line(values)}\n\n{len(values['models'])} models, {count} cases:\n\n{shown}"
 
 
+def small_cache_table(values: Mapping[str, Any]) -> str:
+    """Perplexity with both caches, and the share of the time that each thing takes with the one of 8 bits."""
+    found = values["perplexity"]
+    plain = [name for name in found if not name.endswith("-kv8")]
+    lost = [
+        [f"`{name}`", f"{found[name]:.3f}", f"{small:.3f}", f"{100 * (small / found[name] - 1):+.3f} %"]
+        for name in plain
+        for small in (found[f"{name}-kv8"],)
+    ]
+    kinds = list(next(iter(values["speed"].values())))
+    rows = [[what, *(range_of(values["speed"][name][what], 2) for name in values["speed"])] for what in kinds]
+    return "\n\n".join(
+        [
+            machine_line(values),
+            f"Perplexity on {values['tokens']} tokens in windows of {values['window']}:",
+            table(["", "float cache", "8 bits", "change"], lost),
+            f"The processor's time with 8 bits as a share of that with floats, on one thread, {_cache_words(values)}, "
+            f"the median of {values['rounds']} rounds (least to greatest):",
+            table(["", *(f"`{name}`" for name in values["speed"])], rows),
+        ]
+    )
+
+
+def _cache_words(values: Mapping[str, Any]) -> str:
+    cache = values["cache"]
+    return f"{cache['n_layers']} layers of {cache['n_heads']} heads of {cache['head_dim']}"
+
+
 def roads_table(values: Mapping[str, Any]) -> str:
     """Each way from a module to its graph, size by size."""
     parts = [machine_line(values)]
@@ -133,6 +161,7 @@ BLOCKS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "peers": ("export-peers", peers_table),
     "quality": ("quality", decode_doc.quality_table),
     "roads": ("roads", roads_table),
+    "small-cache": ("small-cache", small_cache_table),
 }
 """By marker, the result that is read and the text that is made of it."""
 

@@ -253,6 +253,17 @@ def trained_variants(tmp_path_factory: pytest.TempPathFactory, trained_source: S
     return made_once(tmp_path_factory, "precisions", make) / "artifact"
 
 
+@pytest.fixture(scope="session")
+def trained_kv8(tmp_path_factory: pytest.TempPathFactory, trained_source: Source) -> Path:
+    """The trained GPT with a cache of 8 bits, in each precision that can have one. Read it, never change it."""
+
+    def make(folder: Path) -> None:
+        config = ExportConfig(precisions=("fp32", "int8", "int4"), kv_caches=("int8",), texts=TEXTS, corpus=HELD_OUT)
+        stages.export(trained_source, config, folder / "artifact")
+
+    return made_once(tmp_path_factory, "kv8", make) / "artifact"
+
+
 @pytest.fixture
 def max_difference() -> Callable[[Session, nn.Module, np.ndarray], float]:
     """The largest distance of the session's logits from eager's."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gpt_export.artifact.reading import Artifact
+    from gpt_export.artifact.variant_names import CacheKind
     from gpt_export.gate.limits import Limits
     from gpt_export.gate.report import ParityReport
     from gpt_export.graph.road_names import Road
@@ -42,6 +43,7 @@ def export(
     road: Road = "auto",
     cache: bool = True,
     precisions: str | Sequence[Precision] = "fp32",
+    kv_cache: str | Sequence[CacheKind] = "fp32",
     calibration: str | None = None,
     profile: Profile | None = None,
     opset: int = DEFAULT_OPSET,
@@ -83,13 +85,14 @@ def export(
             the two that takes it.
         cache: give the graph a key-value cache where one can be had.
         precisions: the variants to write, of `fp32`, `fp16`, `int8` and `int4`.
+        kv_cache: what keys and values are kept in, `fp32` or `int8`, or both for variants side by side.
         calibration: a text of the model's domain, for better int4.
         profile: `portable` for standard operators alone, `ort` for onnxruntime's fused ones as well; None is `ort`
             where the graph has a cache.
         opset: the version of the standard operators, 17 to 20.
         texts: what the text case is made of; None is two prompts of the book where the model has a tokenizer.
         corpus: a longer text to compare on, in windows of the context.
-        cases: what is compared: `default` of about 2,000 positions, `full` for every shape whole, or names of cases.
+        cases: what is compared: `default` of some hundred positions, `full` for every shape whole, or names of cases.
         limits: what is allowed of float32 in place of the measured limits.
         gate: on a failed comparison `enforce` publishes nothing, `report` publishes and records it; `off` compares
             nothing.
@@ -127,6 +130,7 @@ def export(
         road=road,
         cache=cache,
         precisions=(precisions,) if isinstance(precisions, str) else tuple(precisions),  # type: ignore[arg-type]
+        kv_caches=(kv_cache,) if isinstance(kv_cache, str) else tuple(kv_cache),  # type: ignore[arg-type]
         calibration=calibration,
         single_file=single_file,
         license=license,
@@ -139,16 +143,19 @@ def export(
             context_length=context_length,
             vocab_size=vocab_size,
             seed=seed,
-            config_file=None if config_file is None else Path(config_file),
+            config_file=_path(config_file),
             heads=heads,
-            weights=None if weights is None else Path(weights),
+            weights=_path(weights),
             adapter=adapter,
-            base=None if base is None else Path(base),
+            base=_path(base),
             lora_alpha=lora_alpha,
             cached=cache,
         )
-        page = None if html is None else Path(html)
-        return publish(found, config, Path(output), replace=force, html=page, on_stage=on_stage)
+        return publish(found, config, Path(output), replace=force, html=_path(html), on_stage=on_stage)
+
+
+def _path(name: str | Path | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 @in_python_words
@@ -180,7 +187,7 @@ def validate(
         against: what it must be: a module from int64 ids (batch, sequence) to logits (a tensor, or an object with
             `logits` as transformers returns it), a checkpoint's path, or any SOURCE of the command line. None is the
             source that the artifact's manifest names, where a name and a seed suffice to make it again.
-        cases: what is compared: `default` of about 2,000 positions, `full` for every shape whole, or names of cases.
+        cases: what is compared: `default` of some hundred positions, `full` for every shape whole, or names of cases.
         texts: what the text case is made of; None is what the artifact was exported with.
         corpus: a longer text, compared in windows of the context.
         limits: what is allowed; None is what the artifact was exported with, or the default for an `.onnx` file.

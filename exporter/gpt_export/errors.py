@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from gpt_export_models.errors import CheckpointError, ConfigError, GptExportError, TextError
+from gpt_export_models.errors import CheckpointError, ConfigError, GptExportError, ScratchError, TextError
 
 __all__ = [
     "ArtifactError",
@@ -19,6 +19,7 @@ __all__ = [
     "OutputError",
     "ParityError",
     "RuntimeVersionError",
+    "ScratchError",
     "ScriptError",
     "ServeError",
     "SourceError",

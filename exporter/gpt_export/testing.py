@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
 from torch import nn
 
+from gpt_export.artifact.onnx_bytes import read_proto
 from gpt_export.artifact.reading import Artifact
-from gpt_export.errors import ArtifactError, ConfigError
+from gpt_export.errors import ConfigError
 from gpt_export.gate.foreign.validate import validate_file
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.report import ParityReport
@@ -51,7 +51,7 @@ def assert_parity(
         model: what it must be: a module from int64 ids (batch, sequence) to logits (a tensor, or an object with
             `logits` as transformers returns it), a checkpoint's path, or any SOURCE of the command line. None is the
             source that the artifact's manifest names, where a name and a seed suffice to make it again.
-        cases: `default` of about 2,000 positions, `full`, or names of cases.
+        cases: `default` of some hundred positions, `full`, or names of cases.
         limits: what is allowed; None is what the artifact was exported with, or the default.
         context_length: the longest sequence for a module and an `.onnx` file; None asks the module's configuration.
         config_file: the book's configuration as JSON, for a checkpoint that does not say its head count.
@@ -181,9 +181,7 @@ def _source(
 
 def _cache_of(path: Path) -> CacheShape | None:
     """The cache of an `.onnx` file, from its inputs of four axes: past keys and values; None without any."""
-    if not path.exists():
-        raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file")
-    inputs = onnx.load(path, load_external_data=False).graph.input
+    inputs = read_proto(path).graph.input
     past = [dims for value in inputs if len(dims := value.type.tensor_type.shape.dim) == 4]
     if not past:
         return None

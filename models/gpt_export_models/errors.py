@@ -27,6 +27,10 @@ class CheckpointError(GptExportError):
     """A checkpoint that cannot be read, is not of a known family, or does not fit its configuration."""
 
 
+class ScratchError(GptExportError):
+    """A folder for temporary files that cannot be made, or is full."""
+
+
 class UnimplementedError(CheckpointError):
     """A checkpoint of a known family whose configuration asks for what our decoder does not compute."""
 

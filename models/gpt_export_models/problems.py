@@ -14,7 +14,14 @@ def some(items: Iterable[object], *, limit: int = LISTED) -> str:
     return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"
 
 
+def printable(text: str) -> str:
+    """The text without the control characters that could move a terminal's cursor or colour it; lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def _printable(text: str, limit: int = 120) -> str:
     # names come out of files that anybody may have written: no control characters, no walls of text
-    clean = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    clean = printable(text).replace("\n", "\N{REPLACEMENT CHARACTER}")
     return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"

@@ -9,6 +9,7 @@ from typing import Any
 
 from gpt_export_models.errors import CheckpointError
 from gpt_export_models.json_files import read_json_object
+from gpt_export_models.regular_files import JSON_BYTES, read_text
 
 WHOLE = "tokenizer.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
@@ -106,7 +107,7 @@ def chat_template_in(files: Mapping[str, Path]) -> str | None:
     """
     if TEMPLATE in files:
         try:
-            return files[TEMPLATE].read_text(encoding="utf-8")
+            return read_text(files[TEMPLATE], largest=JSON_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{files[TEMPLATE]} is no readable UTF-8 text ({error}); save it again") from error
     for values in settings_in(files):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,8 @@ from tokenizers import Tokenizer as Backend
 from gpt_export_models.carried_tokenizer import USUAL_END, CarriedTokenizer, beyond_note, fitted, open_carried
 from gpt_export_models.probe_texts import PROBES
 from gpt_export_models.problems import some
+from gpt_export_models.regular_files import check_folder
+from gpt_export_models.scratch import scratch_folder
 from gpt_export_models.tokenizer import GPT2_VOCAB_SIZE, Gpt2Tokenizer, Tokenizer, shorten
 from gpt_export_models.tokenizer_files import (
     PAIRS,
@@ -73,6 +74,7 @@ def find_tokenizer(folder: Path, vocab_size: int) -> FolderTokenizer:
     Raises:
         CheckpointError: a file of it is damaged, or it is of a larger vocabulary than the model.
     """
+    check_folder(folder)
     carried = (*tokenizer_files_in(folder), *templates_in(folder))
     seen = vocabularies_in(folder)
     named = stated_class(folder)
@@ -185,6 +187,7 @@ def _by_transformers(folder: Path) -> _Asked:
         if made is None:
             return _Asked(why=f"transformers reads it by a {type(found).__name__}, which has none")
         backend = Backend.from_str(made.to_str())
+        saved = _saved_files(found, folder)
     except Exception as error:  # transformers raises what it likes
         if any(folder.glob("*.model")) and importlib.util.find_spec("sentencepiece") is None:
             return _Asked(why=_LACKING)
@@ -196,13 +199,13 @@ def _by_transformers(folder: Path) -> _Asked:
     models = [] if (folder / WHOLE).exists() else sorted(folder.glob("*.model"))
     if models and (why := _unlike_sentencepiece(backend, models[0])):
         return _Asked(why=why)
-    return _Asked(backend=backend, saved=_saved_files(found, folder))
+    return _Asked(backend=backend, saved=saved)
 
 
 def _saved_files(tokenizer: Any, folder: Path) -> tuple[str, ...]:
-    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
+    with scratch_folder() as scratch:
         tokenizer.save_pretrained(scratch)
-        names = sorted(file.name for file in Path(scratch).iterdir())
+        names = sorted(file.name for file in scratch.iterdir())
     return tuple(name for name in names if (folder / name).is_file())
 
 
@@ -248,8 +251,8 @@ def _as_hugging_face_calls_it(folder: Path) -> Iterator[Path]:
     ):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        view = Path(scratch)
+    with scratch_folder() as scratch:
+        view = scratch
         for file in (*tokenizer_files_in(folder), folder / "config.json"):
             name = {theirs: vocabulary, bpe: merges}.get(file.name, file.name)
             if file.is_file():

@@ -30,7 +30,10 @@ def test_every_consumer_is_a_row_and_every_reason_a_note(tmp_path: Path) -> None
     write_record("consumers", {"outcomes": outcomes}, tmp_path)
     rows = {row.split(" | ")[0][2:]: row for row in table(tmp_path).splitlines() if row.startswith("| ")}
     assert len(rows) == 2 + len(CONSUMERS) + 1  # head and rule, and another
-    assert "| 1.2 | pass | not run | n/a (1) | not run | not run | prompt |" in rows["[Optimum](consumers/optimum.md)"]
+    assert (
+        "| 1.2 | pass | not run | n/a (1) | not run | not run | not run | prompt |"
+        in rows["[Optimum](consumers/optimum.md)"]
+    )
     assert "| not run | not run | not run | n/a (1) | not run |" in rows["[Triton](consumers/triton.md)"]
     assert rows["another"].startswith("| another | 1.2 | pass |")
     assert table(tmp_path).count(reason) == 1

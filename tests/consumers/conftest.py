@@ -57,7 +57,8 @@ def fast(tmp_path_factory: pytest.TempPathFactory, run_command: Callable[..., Ru
         pytest.skip("this gpt-export has one precision, fp32")
     folder = tmp_path_factory.mktemp("fast")
     plain = KINDS["gpt2"](folder)
-    flags = ("--profile", "ort", "--precision", "fp32,fp16,int8,int4", "--gate", "report")
+    flags = ("--profile", "ort", "--precision", "fp32,fp16,int8,int4", "--kv-cache", "fp32,int8")
+    flags += ("--gate", "report")
     run = run_command("onnx", folder / "gpt2-small", "--output", folder / "fast", *flags)
     assert run.code == 0, run.err
     return Exported(folder / "fast", plain.logits, plain.vocab_size)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gpt_export.artifact.manifest import VARIANTS
+from gpt_export.artifact.variant_names import VARIANTS
 from gpt_export.targets import triton
 from gpt_export.targets.package import package
 

@@ -111,7 +111,7 @@ class SequenceFirst(nn.Module):
 class Encoder(nn.Module):
     """nn.TransformerEncoder as a decoder: its layers, a causal mask, learned positions."""
 
-    def __init__(self, norm_first: bool, hint: bool) -> None:
+    def __init__(self, norm_first: bool, hint: bool | None) -> None:
         super().__init__()
         self.tok, self.pos = nn.Embedding(VOCAB, WIDTH), nn.Embedding(CONTEXT, WIDTH)
         layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 64, batch_first=True, norm_first=norm_first, activation="gelu")
@@ -123,6 +123,8 @@ class Encoder(nn.Module):
         t = ids.size(1)
         x = self.tok(ids) + self.pos(torch.arange(t, device=ids.device))
         mask = nn.Transformer.generate_square_subsequent_mask(t, device=ids.device)
+        if self.hint is None:  # as most people call it
+            return self.head(self.encoder(x, mask))
         return self.head(self.encoder(x, mask=mask, is_causal=self.hint))
 
 
@@ -207,6 +209,11 @@ def multihead_sequence_first() -> nn.Module:
 @animal(KIND)
 def transformer_encoder() -> nn.Module:
     return Encoder(norm_first=False, hint=False)
+
+
+@animal(KIND)
+def transformer_encoder_mask_alone() -> nn.Module:
+    return Encoder(norm_first=False, hint=None)
 
 
 @animal(KIND)

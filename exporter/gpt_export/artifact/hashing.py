@@ -9,12 +9,17 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from gpt_export_models.regular_files import open_file
 from numpy.typing import NDArray
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
+    """The SHA-256 of a file's bytes, in hex.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import TensorProto, ValueInfoProto
 
+from gpt_export.artifact.element_sizes import size_bytes
 from gpt_export.artifact.hashing import sha256_of
+from gpt_export.artifact.onnx_bytes import read_proto
+from gpt_export.artifact.onnx_model import dtype_name
 from gpt_export.artifact.reading import Artifact
-from gpt_export.errors import ArtifactError
 
 
 def inspect_path(path: Path) -> dict[str, Any]:
@@ -44,17 +45,8 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: the file is missing or not an ONNX model.
     """
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file") from error
-    except (OSError, DecodeError) as error:
-        raise ArtifactError(
-            f"{path} is not an ONNX model: {error}; name an artifact folder or an .onnx file"
-        ) from error
+    model = read_proto(path)
     graph = model.graph
-    if not model.opset_import or not graph.node:
-        raise ArtifactError(f"{path} is not an ONNX model: it has no nodes; name an artifact folder or an .onnx file")
     initializers = {tensor.name for tensor in graph.initializer}
     return {
         "ir_version": model.ir_version,
@@ -74,7 +66,7 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
 def _describe(value: ValueInfoProto) -> dict[str, Any]:
     kind = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim]
-    return {"name": value.name, "dtype": TensorProto.DataType.Name(kind.elem_type).lower(), "dims": dims}
+    return {"name": value.name, "dtype": dtype_name(kind.elem_type), "dims": dims}
 
 
 def _operator(node: onnx.NodeProto) -> str:
@@ -82,12 +74,10 @@ def _operator(node: onnx.NodeProto) -> str:
 
 
 def _size_bytes(tensor: TensorProto) -> int:
+    """Bytes of the elements; those of a type that this onnx does not know count as none."""
     if tensor.data_type == TensorProto.STRING:
         return sum(len(item) for item in tensor.string_data)
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return int(count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return size_bytes(tensor) or 0
 
 
 def _location(tensor: TensorProto) -> str:

@@ -13,14 +13,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from gpt_export_models.json_files import parse_json
+from gpt_export_models.regular_files import OBJECT_BYTES, read_text
+
+from gpt_export.artifact.manifest_schema import schema_fault
+from gpt_export.artifact.variant_names import ORDER
 from gpt_export.errors import ArtifactError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gpt-export"
 FORMAT_VERSION = 1
 MODEL_DIGEST = "model_digest"
-VARIANTS = ("fp32", "fp16", "int8", "int4")
-"""In the order in which they are told, and in which the first there is stands for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class Manifest:
     variants: Mapping[str, Any]
     """By variant: `path`, `opset`, `ir_version`, `minimum_onnxruntime`, `inputs`, `outputs`, the
     shape of the `cache` or null, and of each of its `weights` the `source` and whether it is `transposed`. In the order
-    of `VARIANTS`, whatever order they are given in."""
+    of `ORDER`, whatever order they are given in."""
     libraries: Mapping[str, str]
     parity: Mapping[str, Any] | None
     """The parity summary; None only before validation."""
@@ -50,7 +53,7 @@ class Manifest:
     before the two were told apart."""
 
     def __post_init__(self) -> None:
-        names = (*VARIANTS, *sorted(self.variants.keys() - set(VARIANTS)))
+        names = (*ORDER, *sorted(self.variants.keys() - set(ORDER)))
         object.__setattr__(self, "variants", {name: self.variants[name] for name in names if name in self.variants})
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,8 +84,8 @@ class Manifest:
             ArtifactError: it is not JSON, not a manifest, of a newer version, or was edited.
         """
         try:
-            body = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            body = parse_json(text, finite=True)
+        except ValueError as error:
             raise ArtifactError(f"{where} is not JSON ({error}); export the artifact again") from error
         if not isinstance(body, dict) or body.get("format") != FORMAT:
             raise ArtifactError(f"{where} is not a manifest of gpt-export; name an artifact folder")
@@ -101,6 +104,8 @@ class Manifest:
             body.setdefault("measured", None)
         if body.keys() - {"format", "format_version"} != names:
             raise ArtifactError(f"{where} lacks or adds fields, it needs {sorted(names)}; export the artifact again")
+        if fault := schema_fault(body):
+            raise ArtifactError(f"{where} is no manifest as gpt-export writes it: {fault}; export the artifact again")
         manifest = cls(**{name: body[name] for name in names})
         for path in manifest.files:
             check_relative(path, where)
@@ -121,7 +126,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, largest=OBJECT_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         if not folder.exists():
             raise ArtifactError(f"{folder} does not exist; name an artifact folder") from error
@@ -136,7 +141,7 @@ def read_manifest(folder: Path) -> Manifest:
 def has_manifest(folder: Path) -> bool:
     """Whether `folder` holds a manifest of ours, of whatever version; other tools' files of that name are not."""
     try:
-        body = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        body = json.loads(read_text(folder / MANIFEST_NAME, largest=OBJECT_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(body, dict) and body.get("format") == FORMAT
@@ -149,7 +154,7 @@ def check_relative(path: str, where: str) -> None:
         ArtifactError: the path is absolute or climbs.
     """
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\\" in path:
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
         raise ArtifactError(f"{where} names {path!r}, which lies outside the artifact; do not use this artifact")
 
 

@@ -9,14 +9,15 @@ from functools import cached_property
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from gpt_export.errors import ArtifactError
+from gpt_export.artifact.onnx_bytes import read_proto
 
 Dim = int | str | None
 """A number, a name, or None for a dynamic dim without a name."""
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+CODES = frozenset({TensorProto.INT8, TensorProto.UINT8})
+"""What a quantised cache is kept in."""
 INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
 _CACHE_NAME = re.compile(r"past|present|cache", re.IGNORECASE)
 _CACHE_PAIR = re.compile(r"past_key_values\.(\d+)\.(key|value)")
@@ -26,21 +27,9 @@ def read_model(path: Path) -> OnnxModel:
     """The model in a file; external data is not touched.
 
     Raises:
-        ArtifactError: there is no such file, or it is not an ONNX model, or only the beginning of one.
+        ArtifactError: as in `read_proto`.
     """
-    try:
-        if path.stat().st_size >= 2**31:
-            raise ArtifactError(f"{path} has 2 GB or more, which protobuf cannot read; keep the weights external")
-        proto = onnx.load(path, format="protobuf", load_external_data=False)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file") from error
-    except (OSError, DecodeError, ValueError) as error:
-        raise ArtifactError(
-            f"{path} is not an ONNX model, or is cut short: {error}; export or copy it again"
-        ) from error
-    if not proto.ir_version or not proto.opset_import or not (proto.graph.node or proto.graph.output):
-        raise ArtifactError(f"{path} is not an ONNX model: it has no graph; name an artifact folder or an .onnx file")
-    return OnnxModel(path, proto)
+    return OnnxModel(path, read_proto(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +139,8 @@ class OnnxModel:
         return [
             value
             for value in (*self.inputs, *self.outputs)
-            if value.dtype in FLOATS
-            and ((value.rank or 0) >= 4 or (_CACHE_NAME.search(value.name) and value.rank in (None, 4, 5)))
+            if (value.dtype in FLOATS and (value.rank or 0) >= 4)
+            or (value.dtype in FLOATS | CODES and _CACHE_NAME.search(value.name) and value.rank in (None, 4, 5))
         ]
 
     @cached_property
@@ -172,6 +161,18 @@ class OnnxModel:
         for each in self.nodes:
             found.setdefault(("" if each.domain == "ai.onnx" else each.domain, each.op_type), []).append(each)
         return found
+
+
+def external_files(model: OnnxModel) -> dict[str, Path]:
+    """By tensor, the file that its bytes are said to be in; those in the .onnx file itself are left out."""
+    places = {
+        tensor.name: entry.value
+        for tensor in (*model.initializers.values(), *model.constants.values())
+        if tensor.data_location == TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return {name: model.path.parent / place for name, place in places.items()}
 
 
 def cache_pair(name: str) -> tuple[int, str] | None:

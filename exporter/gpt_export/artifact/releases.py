@@ -138,6 +138,8 @@ CONTRIB_OPERATORS: Mapping[str, ContribOperator] = {
             "k_norm_epsilon": (1, 32),
             "q_norm_epsilon": (1, 32),
         },
+        # To 1.26 its CPU kernel refuses such a cache; that of 1.27 looks at padding unless it has a `head_sink`.
+        values={("kv_cache_bit_width", 8): (1, 28)},
     ),
     "LinearAttention": ContribOperator(cpu=(1, 25)),
     "MatMulBnb4": ContribOperator(cpu=(1, 16)),

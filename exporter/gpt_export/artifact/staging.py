@@ -99,11 +99,59 @@ def stage(output: Path, *, replace: bool, needed_bytes: int = 0) -> Iterator[Sta
         finally:
             os.close(lock)
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        _remove(output, folder)
         for parent in reversed(made):
             with contextlib.suppress(OSError):  # not empty: it has been used
                 parent.rmdir()
+
+
+def _remove(output: Path, folder: Path | None) -> None:
+    """Removes `folder`, or where it has no name yet whatever no live run has locked; interruptions wait for that."""
+    interruption: BaseException | None = None
+    while True:
+        try:
+            if folder is None:
+                _remove_abandoned(output)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+            break
+        except (KeyboardInterrupt, SystemExit) as again:  # Ctrl-C, pressed once more
+            interruption = again
+    if interruption is not None:
+        raise interruption
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Puts a file of this text at `path`, in UTF-8 and in place of one that is there: the whole of it, or nothing.
+
+    What is no regular file, such as a pipe or /dev/stdout, is written to as it is, and so is a file in a folder that
+    takes no new ones.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    folder = None
+    try:
+        _remove_abandoned(path)
+        try:
+            folder, lock = _locked_folder(path)
+        except PermissionError:
+            path.write_text(text, encoding="utf-8")
+            return
+        try:
+            draft = folder / "draft"
+            draft.write_text(text, encoding="utf-8")
+            if path.exists():
+                shutil.copymode(path, draft)
+            draft.replace(path)
+        finally:
+            os.close(lock)
+    finally:
+        _remove(path, folder)
 
 
 def check_output(output: Path, *, replace: bool) -> None:
@@ -112,7 +160,14 @@ def check_output(output: Path, *, replace: bool) -> None:
     Raises:
         OutputError: it exists and `replace` is false, or it is not an artifact (or empty folder) of ours.
     """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    try:
+        str(output).encode("utf-8")
+        there = output.exists()
+    except (ValueError, OSError) as error:  # no UTF-8, a NUL, too long
+        raise OutputError(
+            f"{str(output)!a} is no path that can be written: {error}; choose another --output"
+        ) from error
+    if not there or (output.is_dir() and not any(output.iterdir())):
         return
     if not output.is_dir():
         raise OutputError(f"{output} is a file, an artifact is a folder; choose another --output")
@@ -181,6 +236,11 @@ def _recover(output: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.rename(output)
+    _remove_abandoned(output)
+
+
+def _remove_abandoned(output: Path) -> None:
+    """Removes staging folders that no live run has locked."""
     if not fcntl:
         return
     for folder in output.parent.glob(f"{_glob_escape(_staging_prefix(output))}*"):

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
+
+from gpt_export.artifact.element_sizes import size_bytes
+from gpt_export.artifact.onnx_bytes import read_proto
 
 GATHERING = {"Gather": (0,), "GatherND": (0,), "GatherElements": (0,), "GatherBlockQuantized": (0, 2, 3)}
 """Operators that read a few rows of a table, and which of their inputs are the table."""
@@ -21,7 +23,7 @@ def bytes_per_token(path: Path) -> int:
     An embedding of which one row is looked up is read no further; where a tied head multiplies by the same table, it
     is counted, once. Initializers that nothing uses are not counted. A row that is looked up is too small to count.
     """
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = read_proto(path).graph
     readers: dict[str, set[str]] = defaultdict(set)
     """By value, the outputs of views through which it is read on, or `read` and `gathered`."""
     for node in _nodes(graph):
@@ -36,17 +38,7 @@ def bytes_per_token(path: Path) -> int:
     def is_read(name: str) -> bool:
         return any(how == "read" or (how.startswith("=") and is_read(how[1:])) for how in readers[name])
 
-    return sum(size_bytes(tensor) for tensor in graph.initializer if is_read(tensor.name))
-
-
-def size_bytes(tensor: TensorProto) -> int:
-    """Bytes of a tensor's elements; those of 4 bits count half."""
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
-        return (count + 1) // 2
-    return int(count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return sum(size_bytes(tensor) or 0 for tensor in graph.initializer if is_read(tensor.name))
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

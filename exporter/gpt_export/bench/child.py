@@ -1,4 +1,4 @@
-"""One variant measured in a process of its own: a request as JSON on stdin, the answer as JSON on stdout.
+"""One variant measured in a process of its own: a request as a line of JSON on stdin, the answer as JSON on stdout.
 
 `python -m gpt_export.bench.child`; `run` starts it. Variants cannot disturb each other's memory this way.
 """
@@ -16,6 +16,7 @@ from gpt_export_models.errors import GptExportError
 from gpt_export.bench import memory
 from gpt_export.bench.measure import decode_seconds, measure, spread
 from gpt_export.bench.plan import Plan
+from gpt_export.lifeline import end_with_parent
 from gpt_export.runtime.session import Session
 
 LOADS = 3
@@ -59,7 +60,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answers one request; a named failure is answered as `error`."""
-    request = json.load(sys.stdin)
+    request = json.loads(sys.stdin.readline())
+    end_with_parent()
     try:
         found = answer(request)
     except GptExportError as error:

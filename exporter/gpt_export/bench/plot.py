@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from gpt_export.artifact.staging import write_whole
 from gpt_export.bench.table import figure, rows
 from gpt_export.errors import OutputError
 
@@ -78,7 +79,7 @@ def write_plot(found: Mapping[str, Any], path: Path) -> None:
         OSError: it cannot be written.
     """
     check_plot(path)
-    path.write_text(svg(found) + "\n" if path.suffix == ".svg" else page(found), encoding="utf-8")
+    write_whole(path, svg(found) + "\n" if path.suffix == ".svg" else page(found))
 
 
 def page(found: Mapping[str, Any]) -> str:

@@ -20,13 +20,14 @@ from gpt_export.bench.bandwidth import measure_bandwidth
 from gpt_export.bench.bytes_read import bytes_per_token
 from gpt_export.bench.plan import BenchConfig, Plan, plan
 from gpt_export.errors import ArtifactError
+from gpt_export.lifeline import lifeline
 from gpt_export.progress import OnStage, ignore
 from gpt_export.runtime.signature import CacheShape
 
 logger = logging.getLogger(__name__)
 
 BUSY_CORES = 0.5
-FLOAT_BYTES = {"float32": 4, "float16": 2}
+CACHE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
 def benchmark(
@@ -137,7 +138,8 @@ def _measured(artifact: Artifact, variant: str, planned: Plan) -> dict[str, Any]
     request = {"folder": str(artifact.folder), "variant": variant, "plan": planned.to_dict()}
     command = [sys.executable, "-m", "gpt_export.bench.child"]
     logger.info("measuring %s", variant)
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+    with lifeline(json.dumps(request)) as stdin:
+        done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ArtifactError(
@@ -155,6 +157,6 @@ def _cache_bytes(entry: dict[str, Any], planned: Plan) -> int:
     if not entry["cache"]:
         return 0
     layers = CacheShape.from_dict(entry["cache"]).layers
-    element = FLOAT_BYTES[str(entry.get("cache_dtype", "float32"))]
+    element = CACHE_BYTES[str(entry.get("cache_dtype", "float32"))]
     tokens = planned.decode_context + planned.new_tokens // 2
     return sum(layer.n_heads * (layer.key_dim + layer.value_dim) for layer in layers) * element * tokens

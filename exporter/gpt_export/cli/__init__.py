@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-
 import click
 
 from gpt_export.cli.bench import bench
@@ -14,10 +11,12 @@ from gpt_export.cli.generate import generate
 from gpt_export.cli.inspect import inspect
 from gpt_export.cli.lint import lint
 from gpt_export.cli.onnx import onnx
+from gpt_export.cli.output import name_output
 from gpt_export.cli.package import package
 from gpt_export.cli.quantize import quantize
 from gpt_export.cli.score import score
 from gpt_export.cli.serve import serve
+from gpt_export.cli.streams import occupy_streams
 from gpt_export.cli.torchscript import torchscript
 from gpt_export.cli.validate import validate
 from gpt_export.version import __version__
@@ -38,6 +37,6 @@ for command in (onnx, torchscript, quantize, validate, inspect, lint, generate, 
 
 def main() -> None:
     """Entry point of the console script."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a model's text may hold what the terminal's encoding does not
+    occupy_streams()
+    name_output()  # a model's text may hold what the terminal's encoding does not
     cli()

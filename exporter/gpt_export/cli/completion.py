@@ -9,11 +9,13 @@ from typing import Any
 
 from click import Context, Parameter
 from click.shell_completion import CompletionItem
+from gpt_export_models.regular_files import OBJECT_BYTES, read_text
+
+from gpt_export.artifact.variant_names import ORDER, VARIANTS
 
 SOURCES = ("dummy-124m", "gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")
 """As `sources.names.known_names` has them, which takes torch to import; a test holds the two together."""
 MANIFEST = "manifest.json"
-VARIANTS = ("fp32", "fp16", "int8", "int4")
 
 
 def complete_source(_context: Context, _parameter: Parameter, typed: str) -> list[CompletionItem]:
@@ -41,7 +43,7 @@ def complete_precisions(_context: Context, _parameter: Parameter, typed: str) ->
 def _variants(artifact: Any) -> tuple[str, ...]:
     """Read from the manifest as it is: a shell that waits for a check of its digest is no help."""
     try:
-        found = json.loads((Path(artifact) / MANIFEST).read_text(encoding="utf-8"))["variants"]
-        return tuple(name for name in VARIANTS if name in found)
-    except (OSError, ValueError, KeyError, TypeError):
-        return VARIANTS
+        found = json.loads(read_text(Path(artifact) / MANIFEST, largest=OBJECT_BYTES))["variants"]
+        return tuple(name for name in ORDER if name in found)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return ORDER

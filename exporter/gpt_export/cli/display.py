@@ -21,6 +21,7 @@ WORDS = {
     "graph": "making the graph",
     "passes": "simplifying the graph",
     "derive the cache": "finding the key-value cache",
+    "scale the cache": "scaling the cache by what keys and values are",
     "calibrate int4": "calibrating int4 on the text",
     "compare weights": "comparing weights with the source",
     "run eager": "running the model in PyTorch",

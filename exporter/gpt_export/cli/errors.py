@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
 from gpt_export_models.errors import GptExportError
+from gpt_export_models.problems import printable
 
 from gpt_export.requirements import explain_missing, missing_requirements
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130
-TERMINATED = 143
+ENDING = ("SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")
+"""Signals by which a system, a terminal that closes, or a batch scheduler whose time is up asks a command to end. Each
+would end a process at once, and what it has staged would stay. SIGQUIT is left: it ends what does not listen."""
 
 
 @dataclass(slots=True)
@@ -31,8 +37,23 @@ class RunOptions:
     publishes: bool = False
     """Whether the command publishes an artifact, so that a failure should say that it did not."""
 
+    target: Path | None = None
+    """Where the command publishes, once that is known."""
+    before: tuple[int, int] | None = None
+    """What lay there then."""
+
+    def watch(self, target: Path) -> None:
+        """Notes what lies at the place of publication, before anything is published there."""
+        self.target, self.before = target.absolute(), _identity(target)
+
+    def has_published(self) -> bool:
+        """Whether something new lies at the place of publication."""
+        return self.target is not None and _identity(self.target) not in (None, self.before)
+
     def consequence(self) -> str:
-        """What follows from a failure, for the end of its message."""
+        """What follows from a failure, for the end of its message: what the place of publication says happened."""
+        if self.has_published():
+            return f"; {self.target} was published before"
         return "; nothing was published" if self.publishes else ""
 
 
@@ -70,15 +91,18 @@ class ErrorHandlingGroup(click.Group):
         _terminate_cleanly()
         try:
             code = super().main(args, standalone_mode=False, obj=options, **extra)
+            _flush()
         except click.UsageError as error:
             if not options.as_json:
                 error.show()
             self._exit(options, error, error.exit_code, error.format_message(), told=True)
         except GptExportError as error:
-            self._exit(options, error, error.exit_code, str(error))
+            said = options.consequence() if options.has_published() else ""  # that nothing was, it says itself
+            self._exit(options, error, error.exit_code, str(error) + said)
         except (KeyboardInterrupt, click.Abort) as error:
             self._exit(options, error, INTERRUPTED, f"interrupted{options.consequence()}")
         except BrokenPipeError:
+            _close_output()
             sys.exit(1)
         except MemoryError as error:
             self._exit(options, error, 1, "the memory does not suffice; close other programs or export a smaller model")
@@ -96,13 +120,40 @@ class ErrorHandlingGroup(click.Group):
     def _exit(options: RunOptions, error: BaseException, code: int, message: str, *, told: bool = False) -> NoReturn:
         if options.debug:
             traceback.print_exception(error)
-        if not told:
-            click.echo(f"Error: {message}", err=True)
+        with contextlib.suppress(OSError):  # where even that cannot be written, the exit code has to do
+            if not told:
+                click.echo(f"Error: {printable(message)}", err=True)
         if options.as_json:
             details: dict[str, Any] = error.details() if hasattr(error, "details") else {}
             body = {"error": {"type": type(error).__name__, "message": message, "exit_code": code}, **details}
-            click.echo(json.dumps(body, indent=2, sort_keys=True))
+            with contextlib.suppress(OSError):
+                click.echo(json.dumps(body, indent=2, sort_keys=True))
+        _close_output()
         sys.exit(code)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _close_output() -> None:
+    """Lets Python end without a traceback of its own where standard output or standard error take no more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _unexpected(error: Exception) -> str:
@@ -110,12 +161,20 @@ def _unexpected(error: Exception) -> str:
 
 
 def _terminate_cleanly() -> None:
-    """Lets SIGTERM unwind the stack, so that staging folders are removed."""
+    """Lets `ENDING` signals unwind the stack, so that staging folders are removed; the exit code is 128 and the number.
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        sys.exit(TERMINATED)
+    What is ignored stays so: nohup is a promise that the end of the terminal is not the end of the command.
+    """
+    ending = [signal.Signals[name] for name in ENDING if hasattr(signal, name)]
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for other in ending:  # a terminal that closes is told twice; the second would end the first's removing
+            signal.signal(other, signal.SIG_IGN)
+        sys.exit(128 + number)
 
     try:
-        signal.signal(signal.SIGTERM, stop)
+        for one in ending:
+            if signal.getsignal(one) is signal.SIG_DFL:
+                signal.signal(one, stop)
     except ValueError:  # not in the main thread
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from gpt_export.artifact.staging import write_whole
 from gpt_export.cli.errors import RunOptions
 from gpt_export.errors import OutputError
 from gpt_export.linting.report import LintReport
@@ -46,6 +47,6 @@ def _write_sarif(report: LintReport, target: str) -> None:
         click.echo(text)
         return
     try:
-        Path(target).write_text(f"{text}\n", encoding="utf-8")
+        write_whole(Path(target), f"{text}\n")
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror}; name another file for --sarif") from error

@@ -9,7 +9,7 @@ import click
 from gpt_export.cli.completion import complete_precisions, complete_source
 from gpt_export.cli.display import progress
 from gpt_export.cli.errors import run_options
-from gpt_export.cli.options import calibration_option, echo_result, export_options
+from gpt_export.cli.options import calibration_option, echo_result, export_options, kv_cache_option
 from gpt_export.graph.opsets import DEFAULT_OPSET, OPSETS
 from gpt_export.sources.hub import cached_snapshot
 
@@ -40,6 +40,7 @@ from gpt_export.sources.hub import cached_snapshot
     shell_complete=complete_precisions,
     help="Variants to write side by side, with commas: fp32, fp16 (for GPUs), int8, int4.",
 )
+@kv_cache_option
 @calibration_option
 @click.option(
     "--road",

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import click
 from gpt_export_models.errors import TextError
+from gpt_export_models.problems import printable
+from gpt_export_models.regular_files import read_text as read_utf8
 
 from gpt_export.artifact.staging import check_output
 from gpt_export.cli.errors import F, RunOptions
@@ -74,7 +76,7 @@ def case_options(command: F) -> F:
             default="default",
             show_default=True,
             metavar="SET|NAMES",
-            help="default: about 2,000 positions; full: every shape whole; or names of cases, with commas.",
+            help="default: some hundred positions; full: every shape whole; or names of cases, with commas.",
         ),
         click.option("--atol", type=float, help="Allow this difference, with --rtol, instead of the measured limit."),
         click.option("--rtol", type=float, help="Allow this share of each logit, with --atol."),
@@ -128,7 +130,7 @@ def read_text(path: Path) -> str:
         TextError: it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return read_utf8(path)
     except (OSError, UnicodeDecodeError) as error:
         raise TextError(f"{path} is not a readable UTF-8 text: {error}; convert it") from error
 
@@ -170,11 +172,19 @@ def source_options(command: F) -> F:
     return command
 
 
+kv_cache_option = click.option(
+    "--kv-cache",
+    "kv_caches",
+    default="fp32",
+    show_default=True,
+    metavar="NAMES",
+    help="What keys and values are kept in, with commas: fp32, or int8, a quarter of it; each makes a variant.",
+)
 calibration_option = click.option(
     "--calibration",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="A UTF-8 text of the model's domain, for better int4 (GPTQ).",
+    help="A UTF-8 text of the model's domain, for better int4 (GPTQ) and --kv-cache int8.",
 )
 gate_option = click.option(
     "--gate",
@@ -212,4 +222,4 @@ def echo_result(values: dict[str, Any], text: str) -> None:
     if as_json():
         echo_json(values)
     else:
-        click.echo(text)
+        click.echo(printable(text))

@@ -8,7 +8,7 @@ import click
 
 from gpt_export.cli.completion import complete_variant
 from gpt_export.cli.display import progress
-from gpt_export.cli.errors import run_options
+from gpt_export.cli.errors import RunOptions, run_options
 from gpt_export.cli.options import OUTPUT, echo_result
 
 
@@ -37,6 +37,7 @@ def package(artifact: Path, target: str, variant: str | None, output: Path) -> N
         package as make,
     )  # onnxruntime's world is slow to import; --help must be instant
 
+    click.get_current_context().ensure_object(RunOptions).watch(output)
     with progress() as on_stage:
         made = make(artifact, target, output, variant=variant, on_stage=on_stage)
     found = {"package": str(made.path), "target": target, "files": list(made.files), "sha256": made.sha256}

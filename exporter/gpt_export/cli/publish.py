@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
+
 from gpt_export.artifact.manifest import Manifest
+from gpt_export.cli.errors import RunOptions
 from gpt_export.cli.next_steps import Asked, next_steps
 from gpt_export.cli.options import ARTIFACTS, comparison, names_in, read_text
 from gpt_export.cli.publish_text import summary
@@ -59,6 +62,7 @@ def publish(
         on_stage("read the source")
         found = read_source(source, seed=seed, cached=cached, **said)
         target = output or ARTIFACTS / f"{found.name}{suffix}"
+        click.get_current_context().ensure_object(RunOptions).watch(target)
         if html:
             refuse_inside(html, target)
         with refusal_shown(html, found.name):
@@ -82,6 +86,7 @@ def _config(
     torchscript: bool | None = None,
     profile: Profile | None = None,
     precisions: str = "fp32",
+    kv_caches: str = "fp32",
     calibration: Path | None = None,
     single_file: bool = False,
     license: str | None = None,
@@ -99,6 +104,7 @@ def _config(
         road=road,
         cache=cached,
         precisions=names_in(precisions),
+        kv_caches=names_in(kv_caches),
         calibration=None if calibration is None else read_text(calibration),
         single_file=single_file,
         license=license,

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from gpt_export.artifact.manifest import Manifest
+from gpt_export.artifact.variant_names import ORDER
 from gpt_export.cli.width import columns
 from gpt_export.gate.report import target_words
 from gpt_export.report.figures import size
 from gpt_export.report.page import REPORT_NAME
 
-TARGETS = ("onnx", "fp16", "int8", "int4", "torchscript")
+TARGETS = ("onnx", *ORDER[1:], "torchscript")
 """In the order in which they are told."""
 FILES = ("onnx/", "torchscript/")
 

@@ -18,6 +18,7 @@ from gpt_export.cli.options import (
     case_options,
     echo_result,
     gate_option,
+    kv_cache_option,
     names_in,
 )
 from gpt_export.cli.report_page import html_option, refuse_inside
@@ -33,6 +34,7 @@ from gpt_export.cli.report_page import html_option, refuse_inside
     shell_complete=complete_precisions,
     help="Variants to write side by side, with commas: int4, int8, fp16; fp32 is taken along if it is named.",
 )
+@kv_cache_option
 @calibration_option
 @click.option("--output", type=OUTPUT, metavar="FOLDER", help="[default: artifacts/NAME- and the precisions]")
 @click.option("--force", is_flag=True, help="Replace an artifact that is there.")
@@ -46,9 +48,11 @@ def quantize(artifact: Path, precisions: str, output: Path | None, html: Path | 
     The fp32 file is read and verified, never changed. What is written is compared with it, as an export is with its
     source.
     """
-    click.get_current_context().ensure_object(RunOptions).publishes = True
     names = names_in(precisions)
     target = output or ARTIFACTS / "-".join([artifact.resolve().name, *names])
+    run = click.get_current_context().ensure_object(RunOptions)
+    run.publishes = True
+    run.watch(target)
     if html:
         refuse_inside(html, target)
     from gpt_export.artifact.reading import Artifact  # as PyTorch, numpy need not be loaded for --help

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gpt_export.artifact.staging import write_whole
 from gpt_export.cli.errors import F
 from gpt_export.errors import OutputError
 
@@ -28,7 +29,7 @@ def write_page(path: Path, page: str) -> None:
         OutputError: it cannot be written.
     """
     try:
-        path.write_text(page, encoding="utf-8")
+        write_whole(path, page)
     except OSError as error:
         raise OutputError(f"the report cannot be written to {path}: {error.strerror or error}") from error
     click.echo(f"Report: {path}", err=True)
@@ -47,4 +48,6 @@ def refuse_inside(page: Path, artifact: Path) -> None:
 def _in_a_folder(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
     if value is not None and not value.parent.is_dir():
         raise click.BadParameter(f"{value.parent} is not a folder; make it first")
+    if value is not None and value.exists() and not value.is_file():
+        raise click.BadParameter(f"{value} is a pipe or a device; name a file")
     return value

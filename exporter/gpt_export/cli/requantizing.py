@@ -7,7 +7,7 @@ from typing import Any
 
 from gpt_export.artifact.reading import Artifact
 from gpt_export.cli.next_steps import Asked, next_steps
-from gpt_export.cli.options import comparison, read_text
+from gpt_export.cli.options import comparison, names_in, read_text
 from gpt_export.cli.publish import refusal_shown
 from gpt_export.cli.publish_text import summary
 from gpt_export.cli.report_page import write_page
@@ -23,6 +23,7 @@ def requantize(
     target: Path,
     precisions: tuple[Any, ...],
     *,
+    kv_caches: str,
     calibration: Path | None,
     force: bool,
     gate: Gate,
@@ -42,6 +43,7 @@ def requantize(
         torchscript=False,
         profile="ort",
         precisions=precisions,
+        kv_caches=names_in(kv_caches),
         calibration=None if calibration is None else read_text(calibration),
         license=exported.get("license"),
         base_model=exported.get("base_model"),

@@ -32,6 +32,8 @@ class Case:
     chunks: tuple[int, ...] = ()
     """Lengths of the pieces that a cached candidate is fed; empty for one pass."""
     needs: Need = "ids"
+    behind: int = 0
+    """Slots of padding that stand in a cache in front of the ids, as if they had been fed."""
     by_prefix: bool = False
     """Whether each position is the end of a run of its own, for models that score the last position alone."""
     is_text: bool = False

@@ -39,6 +39,8 @@ class Subject:
     """What forbids to believe the files whatever they compute; opening a candidate may add to it."""
     notes: tuple[str, ...] = ()
     quantized: Mapping[str, Any] = field(default_factory=dict)
+    long: tuple[Case, ...] = ()
+    """Cases that need not be run whole where the first layers tell enough; see `gpt_export.gate.context_end`."""
 
 
 def judge(
@@ -61,6 +63,7 @@ def judge(
         describe=source.describe_token,
         let_go=source.let_go,
         published=source.published,
+        long=subject.long,
     )
     report = ParityReport(
         targets=found.results,
@@ -68,14 +71,14 @@ def judge(
         noise=found.noise,
         limits=limits,
         reference_faults=found.faults,
-        faults=tuple(subject.faults),
+        faults=(*subject.faults, *(fault for each in subject.candidates.values() for fault in each.faults())),
         notes=(*source.notes, *subject.notes, *found.notes),
         opened=found.opened,
         judged_against=source.judged_against,
         measured_on=measured_on(),
         quantized=subject.quantized,
     )
-    if subject.traced is None:
+    if subject.traced is None or not found.is_finite:
         return report
     on_stage("trace layers")
     traced = subject.traced

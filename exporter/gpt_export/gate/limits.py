@@ -81,4 +81,8 @@ LIMITS: Mapping[str, Limits] = {
     "fp16": Limits(noise_factor=None, kl_mean=1e-5, top1=1.0, tie_nats=0.05, perplexity_change=0.001),
     "int8": Limits(noise_factor=None, kl_mean=0.002, top1=0.98, tie_nats=0.2, perplexity_change=0.005),
     "int4": Limits(noise_factor=None, kl_mean=0.05, top1=0.9, tie_nats=0.5, perplexity_change=0.03),
+    # With a cache of 8 bits: the same as int8, and half as much again or a little more where weights are rounded too.
+    "fp32-kv8": Limits(noise_factor=None, kl_mean=0.002, top1=0.98, tie_nats=0.2, perplexity_change=0.005),
+    "int8-kv8": Limits(noise_factor=None, kl_mean=0.003, top1=0.98, tie_nats=0.25, perplexity_change=0.0075),
+    "int4-kv8": Limits(noise_factor=None, kl_mean=0.051, top1=0.9, tie_nats=0.5, perplexity_change=0.0325),
 }

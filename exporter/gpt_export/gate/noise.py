@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt_export.gate.parity import root_mean_square, rounded
+from gpt_export.gate.wide_masks import WideMasks
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def run_in_double(module: nn.Module, tokens: Tensor) -> Tensor | None:
             return cast(Tensor, module(tokens))
     except Exception:  # a forward that reads its submodules' weights needs all of them at once
         try:
-            return cast(Tensor, copy.deepcopy(module).double()(tokens))
+            with WideMasks():
+                return cast(Tensor, copy.deepcopy(module).double()(tokens))
         except Exception as error:  # a dtype written into the module
             logger.info("the module does not run in float64: %s", error)
             return None
@@ -95,7 +97,8 @@ def in_double(module: nn.Module) -> Iterator[None]:
         handles.append(part.register_forward_pre_hook(widen))
         handles.append(part.register_forward_hook(restore))
     try:
-        yield
+        with WideMasks():
+            yield
     finally:
         for handle in handles:
             handle.remove()

@@ -8,7 +8,6 @@ from typing import Any
 
 from gpt_export.errors import ConfigError
 from gpt_export.gate.limits import LIMITS, Limits
-from gpt_export.weights.quantize.schemes import Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +23,7 @@ class GateSettings:
     corpus: str | None = None
     """A text to compare on in windows of the context."""
     cases: tuple[str, ...] = ("default",)
-    """`("default",)` of about 2,000 positions, `("full",)`, or the names of cases."""
+    """`("default",)` of some hundred positions and the end of the context, `("full",)`, or the names of cases."""
     seed: int = 123
     """Seeds the ids of the shape grid."""
     limits: Limits | None = None
@@ -47,11 +46,11 @@ class GateSettings:
         """The limits that hold for float32."""
         return self.limits or LIMITS["fp32"]
 
-    def allowed_for(self, precision: Precision) -> Limits:
+    def allowed_for(self, variant: str) -> Limits:
         """The limits that hold for a variant: its row of `LIMITS`, or what was given where that is tighter."""
-        if precision == "fp32":
+        if variant == "fp32":
             return self.allowed
-        row = LIMITS[precision]
+        row = LIMITS[variant]
         kl = min(bound for bound in (row.kl_mean, self.variant_kl) if bound is not None)
         return replace(row, kl_mean=kl, top1=max(row.top1, self.variant_top1 or 0.0))
 

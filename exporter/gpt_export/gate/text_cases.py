@@ -19,6 +19,8 @@ SEED_TEXTS = ("Every effort moves you", "Every day holds a")
 """The book's batch; compared where the user passes no text."""
 CORPUS_POSITIONS = {"default": 512, "full": 8192}
 """How much of `--text-file` is compared."""
+ENOUGH_TOKENS = 64
+"""Of the Unicode text, where nothing is judged by what it does to a text."""
 
 UNICODE_TEXT = """\
 The lighthouse keeper counted 1,024 waves before breakfast, then 17 more - "enough," she said; it wasn't.
@@ -39,8 +41,11 @@ https://example.org/a?b=c&d=%20#top <p class="x">&amp;</p> {"k": [1, null, -2.5e
 """Several scripts, emoji with joiners, code, long runs of spaces and of one letter: what short prompts never show."""
 
 
-def text_cases(source: Source, settings: GateSettings) -> tuple[Case, ...]:
+def text_cases(source: Source, settings: GateSettings, *, whole: bool = True) -> tuple[Case, ...]:
     """The texts of the settings, the Unicode text and the corpus, for a model with a tokenizer.
+
+    Args:
+        whole: whether all of the Unicode text is run.
 
     Raises:
         ConfigError: texts or a corpus were given for a model without a tokenizer.
@@ -62,7 +67,9 @@ def text_cases(source: Source, settings: GateSettings) -> tuple[Case, ...]:
         logger.info("the default texts are left out: %s", error)
     try:
         if tokens := source.tokenizer.encode(UNICODE_TEXT):
-            cases.append(_windows("unicode", tokens, source.context_length, "varied Unicode text"))
+            kept = tokens if whole else _sampled(tokens)
+            note = "" if len(kept) == len(tokens) else f"stands for {len(tokens)} tokens; the full set runs them all"
+            cases.append(_windows("unicode", kept, source.context_length, "varied Unicode text", note))
     except TextError as error:
         logger.info("the Unicode text is left out: %s", error)
     if settings.corpus is not None:
@@ -73,6 +80,12 @@ def text_cases(source: Source, settings: GateSettings) -> tuple[Case, ...]:
         note = "" if len(kept) == len(tokens) else f"the first {len(kept)} of {len(tokens)} tokens"
         cases.append(_windows("corpus", kept, source.context_length, "the text file", note))
     return tuple(cases)
+
+
+def _sampled(tokens: Sequence[int]) -> Sequence[int]:
+    """The first tokens of a text and the last, which are of another kind."""
+    half = ENOUGH_TOKENS // 2
+    return tokens if len(tokens) <= ENOUGH_TOKENS else [*tokens[:half], *tokens[-half:]]
 
 
 def _windows(name: str, tokens: Sequence[int], context_length: int, reason: str, note: str = "") -> Case:

@@ -13,27 +13,32 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from gpt_export.errors import ArtifactError, ConfigError, GptExportError, SourceError
+from gpt_export.errors import ArtifactError, ConfigError, GptExportError
 from gpt_export.gate.appeal import Appeal, excused, unsteady_notes
 from gpt_export.gate.case import Case, Need
+from gpt_export.gate.context_end import ContextEnd
+from gpt_export.gate.finiteness import broken_cause, is_broken
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.noise import ASSUMED_NOISE, NOISE_CEILING, measure_noise
 from gpt_export.gate.opened import Describe, open_case
 from gpt_export.gate.parity import Logits, Tolerance, compare
 from gpt_export.gate.reference import reference_faults
+from gpt_export.gate.reference_logits import ReferenceLogits
 from gpt_export.gate.report import CaseResult
-from gpt_export.gate.runs import Run, logits_of, run_rows_alone, run_whole
+from gpt_export.gate.runs import Run, logits_of, run_whole
+from gpt_export.gate.tracing.first_layers import FirstLayers
 from gpt_export.progress import OnPart, OnStage, ignore_part, parts_of
 from gpt_export.runtime.signature import Head
-from gpt_export.sources.places import blame
 
 logger = logging.getLogger(__name__)
 
 PROBE_POSITIONS = 32
+FAULT_POSITIONS = 17
+"""Of a row on which the reference itself is tried."""
 SUSPICIOUS_NOISE = 2.0**-13
 """Sums of a usual size in float32 are off by far less."""
 MORE_PROBES = 3
-GREEDY_TOKENS = 8
+GREEDY_TOKENS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,10 @@ class Candidate:
     open: Callable[[], Run]
     takes: frozenset[Need]
     limits: Limits
+    first_layers: FirstLayers | None = None
+    """By which long rows are judged, where they need not be run whole."""
+    faults: Callable[[], Iterable[str]] = tuple
+    """What is wrong with it beside its logits, asked for when the cases have run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,39 +65,8 @@ class Comparison:
     notes: tuple[str, ...]
     faults: tuple[str, ...] = ()
     """What keeps the reference from being a decoder."""
-
-
-class ReferenceLogits:
-    """Eager logits of every case, kept in files so that the reference can go before a candidate comes."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def record(self, reference: nn.Module, cases: Sequence[Case], on_part: OnPart = ignore_part) -> None:
-        """Runs `reference` on the cases.
-
-        Raises:
-            OSError: the logits cannot be written.
-            SourceError: the reference fails.
-        """
-        for done, case in enumerate(cases):
-            on_part(done, len(cases), "case")
-            try:
-                logits = run_rows_alone(reference, case)
-            except Exception as error:  # the user's code
-                raise SourceError(
-                    f"{type(reference).__name__} fails on ids of shape {list(case.ids.shape)}: {blame(error)}; state a "
-                    "context_length that it runs on"
-                ) from error
-            np.save(self._path(case), logits)
-
-    def of(self, case: Case) -> Logits:
-        """The logits of one case, mapped from their file."""
-        logits: Logits = np.load(self._path(case), mmap_mode="r")
-        return logits
-
-    def _path(self, case: Case) -> Path:
-        return self._folder / f"{case.name}.npy"
+    is_finite: bool = True
+    """Whether the reference gives numbers at all; layers cannot be compared where it does not."""
 
 
 def validate(
@@ -103,6 +81,7 @@ def validate(
     describe: Describe | None = None,
     let_go: Callable[[], None] = lambda: None,
     published: bool = False,
+    long: Sequence[Case] = (),
 ) -> Comparison:
     """Every case of every candidate compared, the noise that set the limits, and the worst case opened.
 
@@ -117,28 +96,45 @@ def validate(
         describe: the text of a token, where there is a tokenizer.
         let_go: called when the reference has run, to take mapped weights out of memory.
         published: whether the reference is a published graph, which the names of the stages say.
+        long: those of `cases` that a single candidate with `first_layers` is judged on by these.
     """
     logits = ReferenceLogits(scratch)
     on_stage("run the graph" if published else "run eager")
     module = reference()
     if any("cache" in candidate.takes for candidate in candidates.values()):
         cases = (*cases, *greedy_cases(module, cases))
-    logits.record(module, cases, parts_of(on_stage))
-    noise, notes = probe_noise(module, cases)
-    faults = () if head is None else reference_faults(module, _probe_ids(cases), head, vocab_size)
+    ends = _ends(module, candidates, long, _probe_ids(cases), scratch)
+    whole = [case for case in cases if case.name not in ends]
+    logits.record(module, whole, parts_of(on_stage))
+    broken = next((case for case in whole if is_broken(logits.of(case))), None)
+    noise, notes, faults = _examined(module, cases, broken, head, vocab_size)
     del module
     let_go()
     results: dict[str, tuple[CaseResult, ...]] = {}
-    judging = _Judging(reference, logits, noise, describe)
+    judging = _Judging(reference, logits, noise, describe, ends)
     for target, candidate in candidates.items():
         on_stage(f"run {target}{' beside the graph' if published else ''}")
         gc.collect()
         results[target] = judging.results(target, candidate, cases, parts_of(on_stage))
     notes += tuple(note for target, found in results.items() for note in unsteady_notes(found, target))
     if noise > NOISE_CEILING:
-        fault = f"eager float32 is {noise:.2g} of its logits off float64, too much to judge by; is dropout left on?"
+        why = "is dropout left on?" if head is None or faults else "it draws nothing at random, and magnifies rounding"
+        fault = f"eager float32 is {noise:.2g} of its logits off float64, too much to judge by; {why}"
         results = {target: tuple(result.with_fault(fault) for result in found) for target, found in results.items()}
-    return Comparison(results, noise, judging.opened, notes, faults)
+    return Comparison(results, noise, judging.opened, notes, faults, is_finite=broken is None)
+
+
+def _examined(
+    module: nn.Module, cases: Sequence[Case], broken: Case | None, head: Head | None, vocab_size: int
+) -> tuple[float, tuple[str, ...], tuple[str, ...]]:
+    """Noise, notes, and what keeps the reference from being a decoder; its scores of `broken` are not finite."""
+    if broken is not None:
+        return ASSUMED_NOISE, (), (broken_cause(module, broken.ids),)
+    noise, notes = probe_noise(module, cases)
+    if head is None:
+        return noise, notes, ()
+    ids = _probe_ids(cases)[:, :FAULT_POSITIONS]
+    return noise, notes, reference_faults(module, ids, head, vocab_size)
 
 
 @dataclass(slots=True)
@@ -149,6 +145,8 @@ class _Judging:
     logits: ReferenceLogits
     noise: float
     describe: Describe | None
+    ends: Mapping[str, ContextEnd]
+    """By name, the cases that are judged by what the first layers leave of them."""
     opened: Mapping[str, Any] | None = None
     """Of the cases whose logits are bounded, the one that used most of what it is allowed, token by token."""
     opened_ratio: float = -1.0
@@ -166,8 +164,23 @@ class _Judging:
         for done, case in enumerate(taken):
             on_part(done, len(taken), "case")
             lost = any(not result.passed for result in judged)
-            judged.append(self._result(target, case, run, candidate.limits, lost=lost))
+            early = self._early(case, candidate.limits, lost=lost)
+            judged.append(early or self._result(target, case, run, candidate.limits, lost=lost))
         return excused(judged)
+
+    def _early(self, case: Case, limits: Limits, *, lost: bool) -> CaseResult | None:
+        """The verdict by the first layers; None where the case has to be run whole, whose reference is there then.
+
+        Args:
+            lost: whether another case has failed already, so that nobody needs to know more exactly.
+        """
+        if (end := self.ends.get(case.name)) is None:
+            return None
+        result = end.verdict(limits)
+        if result is not None and (result.passed or lost):
+            return result
+        self.logits.record(self.reference(), [case])
+        return None
 
     def _result(self, target: str, case: Case, run: Run, limits: Limits, *, lost: bool) -> CaseResult:
         result, found = _compared(case, run, self.logits, Tolerance(limits=limits, noise=self.noise))
@@ -177,6 +190,17 @@ class _Judging:
             self.opened_ratio = result.worst_ratio
             self.opened = open_case(target, case, self.logits.of(case), found, result.worst_index, self.describe)
         return result
+
+
+def _ends(
+    module: nn.Module, candidates: Mapping[str, Candidate], long: Sequence[Case], probe: NDArray[np.int64], folder: Path
+) -> dict[str, ContextEnd]:
+    """The long cases by name, as far as a single candidate can be judged on them by its first layers."""
+    layers = next(iter(candidates.values())).first_layers if len(candidates) == 1 else None
+    if layers is None:
+        return {}
+    found = {case.name: ContextEnd.read(case, layers, module, probe, folder) for case in long}
+    return {name: end for name, end in found.items() if end is not None}
 
 
 def _taken(target: str, candidate: Candidate, cases: tuple[Case, ...]) -> list[Case]:

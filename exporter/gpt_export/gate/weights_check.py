@@ -105,10 +105,9 @@ def _difference(stored: NDArray[np.generic], source: Tensor) -> str | None:
     for start in range(0, stored.shape[0], step):
         found = np.ascontiguousarray(stored[start : start + step])
         expected = source[start : start + step].to(torch.from_numpy(found[:0].copy()).dtype).contiguous().numpy()
-        differs = _bits(found) != _bits(expected)
-        if not differs.any():
+        if np.array_equal(_bits(found), _bits(expected)):
             continue
-        index = np.argwhere(differs)[0]
+        index = np.argwhere(_bits(found) != _bits(expected))[0]
         at = [start + int(index[0]), *(int(i) for i in index[1:])]
         return f"element {at} is {found[tuple(index)]!s} in the file, {expected[tuple(index)]!s} in the source"
     return None

@@ -15,6 +15,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from gpt_export.errors import GraphError
+from gpt_export.graph.attention_calls import attention_followed
 from gpt_export.graph.causes import chain_of, deepest_of_users, explained, user_frame
 from gpt_export.graph.experts import experts_side_by_side
 from gpt_export.runtime.signature import BATCH, SEQUENCE, Signature
@@ -46,7 +47,7 @@ def capture(
     try:
         # As torch's own ONNX exporter has it: a dim that may be 1 is not taken for one that broadcasts.
         oblivious = torch.fx.experimental._config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-        with torch.no_grad(), oblivious, experts_side_by_side(module):
+        with torch.no_grad(), oblivious, attention_followed(), experts_side_by_side(module):
             program = torch.export.export(module, examples, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # the user's code, and a dozen unrelated types of torch
         raise GraphError(f"torch.export cannot follow {type(module).__name__}: {_refusal(error)}") from error

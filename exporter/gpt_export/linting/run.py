@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from onnx import TensorProto
+
+from gpt_export.artifact.element_sizes import size_bytes
 from gpt_export.artifact.manifest import MANIFEST_NAME
 from gpt_export.artifact.minimum_release import minimum_release
-from gpt_export.artifact.onnx_model import read_model
+from gpt_export.artifact.onnx_model import OnnxModel, read_model
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError
 from gpt_export.linting.registry import applied
 from gpt_export.linting.report import FileReport, LintReport
 from gpt_export.linting.rules import CHECKS, check_codes
 from gpt_export.linting.settings import LintSettings
+from gpt_export.linting.tensors import External, external, inside, unreadable
+
+_MOST_READINGS = 16
+"""Of what is there: several names for one tensor are no fault."""
+_LEAST_BOUNDLESS = 4 * 2**30
 
 
 def lint_path(path: Path, settings: LintSettings | None = None) -> LintReport:
@@ -34,6 +42,7 @@ def lint_file(path: Path, settings: LintSettings) -> FileReport:
         ArtifactError: it is not there, or not an ONNX model.
     """
     model = read_model(path)
+    _refuse_boundless(model)
     findings = [finding for check in CHECKS for finding in applied(check, model, settings)]
     minimum = minimum_release(model)
     return FileReport(
@@ -41,6 +50,32 @@ def lint_file(path: Path, settings: LintSettings) -> FileReport:
         findings=tuple(sorted(findings, key=lambda finding: (finding.severity.rank, finding.code))),
         minimum_onnxruntime=minimum.version if minimum else None,
     )
+
+
+def _refuse_boundless(model: OnnxModel) -> None:
+    """Refuses a file whose tensors say far more than is there: what is there is read a few times, and no more.
+
+    Raises:
+        ArtifactError: they do, by the same bytes again and again.
+    """
+    tensors = model.initializers | model.constants
+    places = {place.location for tensor in tensors.values() if (place := _place(tensor)) is not None}
+    found = (inside(model.path, location) for location in places)
+    files = [path for path in found if path is not None and not unreadable(path)]
+    there = model.path.stat().st_size + sum(path.stat().st_size for path in files)
+    said = sum(size_bytes(tensor) or 0 for tensor in tensors.values() if _place(tensor) is not None)
+    if said > _MOST_READINGS * there + _LEAST_BOUNDLESS:
+        raise ArtifactError(
+            f"{model.path} has tensors of {said / 1e9:.1f} GB in files of {there / 1e9:.1f} GB, so that the same bytes "
+            "would be read over and over; export it again"
+        )
+
+
+def _place(tensor: TensorProto) -> External | None:
+    try:
+        return external(tensor)
+    except ValueError:
+        return None
 
 
 def _files(path: Path) -> list[Path]:

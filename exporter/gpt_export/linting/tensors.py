@@ -7,40 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from gpt_export_models.regular_files import check_file, open_file
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-CHUNK_BYTES = 8 * 1024 * 1024
+from gpt_export.artifact.element_sizes import size_bytes
 
-_BITS = {
-    "FLOAT": 32,
-    "UINT8": 8,
-    "INT8": 8,
-    "UINT16": 16,
-    "INT16": 16,
-    "INT32": 32,
-    "INT64": 64,
-    "BOOL": 8,
-    "FLOAT16": 16,
-    "DOUBLE": 64,
-    "UINT32": 32,
-    "UINT64": 64,
-    "COMPLEX64": 64,
-    "COMPLEX128": 128,
-    "BFLOAT16": 16,
-    "FLOAT8E4M3FN": 8,
-    "FLOAT8E4M3FNUZ": 8,
-    "FLOAT8E5M2": 8,
-    "FLOAT8E5M2FNUZ": 8,
-    "FLOAT8E8M0": 8,
-    "UINT4": 4,
-    "INT4": 4,
-    "FLOAT4E2M1": 4,
-    "UINT2": 2,
-    "INT2": 2,
-}
-BITS: dict[int, int] = {number: _BITS[name] for name, number in TensorProto.DataType.items() if name in _BITS}
-"""Bits of an element by type; strings and types that this onnx does not know are left out."""
+CHUNK_BYTES = 8 * 1024 * 1024
+_MOST_BYTES_AN_ELEMENT = 16
+"""In memory, of one that takes a byte in the file."""
 
 
 class UnreadableError(Exception):
@@ -75,28 +50,32 @@ def external(tensor: TensorProto) -> External | None:
 
 
 def inside(model_path: Path, location: str) -> Path | None:
-    """The file that `location` names, None if it lies outside the model's folder: absolute, climbing, or by a link.
+    """The file that `location` names, None if it lies outside the model's folder: absolute, climbing, or by a link;
+    and where no file can have that name.
 
     Where the model itself is a link, the folder that it leads to counts too: Hugging Face's cache is made that way, and
     onnxruntime reads it.
     """
-    if Path(location).is_absolute() or ".." in location.replace("\\", "/").split("/"):
+    if "\0" in location or Path(location).is_absolute() or ".." in location.replace("\\", "/").split("/"):
         return None
     path = model_path.parent / location
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError):  # a name that is too long, or links that go round
+        return None
     allowed = (model_path.parent.resolve(), model_path.resolve().parent)
     return path if any(real.is_relative_to(folder) for folder in allowed) else None
 
 
-def count(tensor: TensorProto) -> int:
-    """The number of elements."""
-    return int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
-
-
-def size_bytes(tensor: TensorProto) -> int | None:
-    """The bytes that the elements take, None for strings and unknown types."""
-    bits = BITS.get(tensor.data_type)
-    return None if bits is None else -(-count(tensor) * bits // 8)
+def unreadable(path: Path) -> str:
+    """Why the file cannot be read, for the end of a sentence; empty where it can."""
+    try:
+        check_file(path)
+    except FileNotFoundError:
+        return "which does not exist"
+    except OSError as error:
+        return f"which cannot be read: {error.strerror or error}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +95,10 @@ class Stored:
         if isinstance(self.source, bytes):
             return self.source[start : start + length]
         try:
-            with self.source.open("rb") as file:
+            with open_file(self.source) as file:
                 file.seek(self.start + start)
                 data = file.read(length)
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # an offset of thirty digits
             raise UnreadableError(str(error)) from error
         if len(data) != length:
             raise UnreadableError("the file is too short")
@@ -144,7 +123,7 @@ def stored(tensor: TensorProto, model_path: Path) -> Stored:
     """
     size = size_bytes(tensor)
     if size is None:
-        raise UnreadableError("its type has no size")
+        raise UnreadableError("its type or its dims give no size")
     try:
         place = external(tensor)
     except ValueError as error:
@@ -156,10 +135,12 @@ def stored(tensor: TensorProto, model_path: Path) -> Stored:
         return Stored(size, path, place.offset or 0)
     if tensor.HasField("raw_data"):
         data = tensor.raw_data
+    elif size > _MOST_BYTES_AN_ELEMENT * tensor.ByteSize():
+        raise UnreadableError("it has fewer bytes than elements")
     else:
         try:
             data = numpy_helper.to_array(tensor).tobytes()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MemoryError) as error:
             raise UnreadableError(str(error)) from error
     if len(data) < size:
         raise UnreadableError("it has fewer bytes than elements")

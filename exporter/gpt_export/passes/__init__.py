@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import PassBase
 from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
@@ -33,6 +35,7 @@ from gpt_export.passes.portable.gemm_for_tied_head import GemmForTiedHead
 from gpt_export.passes.portable.merge_tied_weights import MergeTiedWeights
 from gpt_export.passes.portable.static_reshapes import StaticReshapes
 from gpt_export.passes.portable.transpose_weights import TransposeWeights
+from gpt_export.passes.quantized.cache_codes import QuantizeCache
 from gpt_export.passes.quantized.quantize_products import QuantizeProducts
 from gpt_export.weights.quantize.schemes import PrecisionPlan
 
@@ -97,6 +100,11 @@ def quantizing_passes(plan: PrecisionPlan, *, flat: bool = True) -> list[PassBas
 def half_passes() -> list[PassBase]:
     """The passes behind the fused ones that take a graph to float16."""
     return [HalvePrecision(), RemoveUnusedNodesPass()]
+
+
+def cache_passes(scales: Mapping[str, NDArray[np.float32]]) -> list[PassBase]:
+    """The passes behind all others that give a graph a cache of 8 bits; see `QuantizeCache`."""
+    return [QuantizeCache(scales)]
 
 
 def run_passes(model: ir.Model, passes: list[PassBase]) -> ir.Model:

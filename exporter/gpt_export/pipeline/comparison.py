@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+
+from gpt_export_models.scratch import scratch_folder
 
 from gpt_export.artifact.manifest import Manifest
 from gpt_export.artifact.onnx_model import read_model
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError, ParityError
+from gpt_export.gate.cache_codes_check import CacheCodes
 from gpt_export.gate.case import Case, Need
 from gpt_export.gate.cases import choose_cases
 from gpt_export.gate.codes_check import CodesResult, check_codes
+from gpt_export.gate.context_end import long_rows
 from gpt_export.gate.determinism import random_nodes, wrong_defaults
 from gpt_export.gate.judge import Subject, Traced, judge
 from gpt_export.gate.report import ParityReport, WeightsResult
 from gpt_export.gate.runs import Run, feed_graph, run_of_module, run_of_session
 from gpt_export.gate.settings import GateSettings
+from gpt_export.gate.tracing.first_layers import find_first_layers
 from gpt_export.gate.tracing.select import initializer_sources
 from gpt_export.gate.validate import Candidate
 from gpt_export.gate.weights_check import check_torchscript, check_weights
@@ -29,7 +32,7 @@ from gpt_export.progress import OnStage, ignore
 from gpt_export.runtime.session import Session
 from gpt_export.sources.source import Source
 from gpt_export.weights.layout import Layout
-from gpt_export.weights.quantize.schemes import PLANS, Precision
+from gpt_export.weights.quantize.schemes import PLANS
 
 TORCHSCRIPT_PATH = "torchscript/model.pt"
 BASE = "fp32"
@@ -53,9 +56,9 @@ def validate_artifact(
                 "pass the source it was made from"
             )
     source = dataclasses.replace(source, notes=tuple(model["notes"]))  # what its export found out, roads and all
-    cases = choose_cases(source, settings)
-    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        return compare_artifact(artifact, source, settings, cases, Path(scratch), on_stage)
+    cases = choose_cases(source, settings, whole_text=set(artifact.manifest.variants) - {BASE} != set())
+    with scratch_folder() as scratch:
+        return compare_artifact(artifact, source, settings, cases, scratch, on_stage)
 
 
 def raise_if_failed(report: ParityReport, consequence: str, manifest: Manifest | None = None) -> None:
@@ -88,10 +91,14 @@ def compare_artifact(
     candidates = {target_name(name): _candidate(artifact, name, source, settings) for name in layouts}
     if TORCHSCRIPT_PATH in artifact.manifest.files:
         candidates["torchscript"] = _torchscript_candidate(artifact, source, settings, faults)
-    traced = None
+    traced, long = None, _long_rows(source, settings, cases)
     if BASE in layouts:
         sources = initializer_sources(source, layouts[BASE])
-        traced = Traced(artifact.variant_path(BASE), sources, feed_graph(source.cache))
+        path = artifact.variant_path(BASE)
+        traced = Traced(path, sources, feed_graph(source.cache))
+        if long and len(candidates) == 1:
+            layers = find_first_layers(path, sources, source.cache)
+            candidates = {name: dataclasses.replace(one, first_layers=layers) for name, one in candidates.items()}
     subject = Subject(
         candidates=candidates,
         traced=traced,
@@ -99,6 +106,7 @@ def compare_artifact(
         faults=faults,
         notes=_unlisted(source, next(iter(layouts.values()), {})),
         quantized={name: found.codes.to_dict() for name, found in read.items() if found.codes.matrices},
+        long=long,
     )
     return judge(source, subject, cases, settings.allowed, scratch, on_stage)
 
@@ -127,6 +135,13 @@ def _read_variant(artifact: Artifact, variant: str, source: Source, layouts: Map
     )
 
 
+def _long_rows(source: Source, settings: GateSettings, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """The cases that need not be run whole; the full set runs every one so."""
+    names = source.first_names()
+    parameters = sum(source.weights[name].numel() for name in set(names.values()))
+    return () if settings.full else tuple(long_rows(cases, parameters))
+
+
 def target_name(variant: str) -> str:
     """What a variant is called among the targets of a report: float32 is `onnx`, the others go by their own name."""
     return "onnx" if variant == BASE else variant
@@ -135,13 +150,15 @@ def target_name(variant: str) -> str:
 def _candidate(artifact: Artifact, variant: str, source: Source, settings: GateSettings) -> Candidate:
     # Prepacking costs a copy of the weights, but where they are quantised it also decides the arithmetic: without it
     # MatMulNBits leaves what it reads in float32, and nobody runs it so.
-    prepack = variant in PLANS
+    entry = artifact.manifest.variants[variant]
+    prepack = entry.get("precision", variant) in PLANS
+    codes = CacheCodes(variant) if entry.get("cache_dtype") == "int8" else None
 
     def opened() -> Run:
-        return run_of_session(Session.of(artifact, variant, prepack=prepack))
+        return run_of_session(Session.of(artifact, variant, prepack=prepack), codes.look if codes else None)
 
     takes: frozenset[Need] = frozenset(("ids", "mask", "cache") if source.cache else ("ids",))
-    return Candidate(opened, takes, settings.allowed_for(cast(Precision, variant)))
+    return Candidate(opened, takes, settings.allowed_for(variant), faults=codes.faults if codes else tuple)
 
 
 def _torchscript_candidate(artifact: Artifact, source: Source, settings: GateSettings, faults: list[str]) -> Candidate:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from gpt_export.artifact.variant_names import CACHE_KINDS, CacheKind, variant_name
 from gpt_export.errors import ConfigError
 from gpt_export.gate.limits import Limits
 from gpt_export.gate.settings import GateSettings
@@ -38,7 +39,7 @@ class ExportConfig:
     corpus: str | None = None
     """A text to compare on in windows of the context, from `--text-file`."""
     cases: tuple[str, ...] = ("default",)
-    """`("default",)` of about 2,000 positions, `("full",)`, or the names of cases; a single one may be a string."""
+    """`("default",)` of some hundred positions, `("full",)`, or the names of cases; a single one may be a string."""
     limits: Limits | None = None
     """What is allowed of float32; None is its row of `LIMITS`."""
     variant_kl: float | None = None
@@ -62,6 +63,8 @@ class ExportConfig:
     """Whether a graph gets a key-value cache, where one can be derived."""
     precisions: tuple[Precision, ...] = ("fp32",)
     """The variants that are written, side by side; a single one may be a string."""
+    kv_caches: tuple[CacheKind, ...] = ("fp32",)
+    """What keys and values are kept in, a variant of each precision for each; a single one may be a string."""
     calibration: str | None = None
     """A text in the model's own domain, for rounding at 4 bits that knows what the layers read; None rounds to
     nearest."""
@@ -73,10 +76,11 @@ class ExportConfig:
     """The hub's name of the model that this is an export of, for the model card."""
 
     def __post_init__(self) -> None:
-        for name in ("cases", "precisions"):
+        for name in ("cases", "precisions", "kv_caches"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
         check_opset(self.opset)
+        self._check_caches()
         named = [("gate", self.gate, GATES), ("profile", self.profile or "ort", PROFILES), ("road", self.road, ROADS)]
         for name, value, allowed in (*named, *(("precision", value, PRECISIONS) for value in self.precisions)):
             if value not in allowed:
@@ -88,7 +92,7 @@ class ExportConfig:
                 f"precision {', '.join(self.precisions)} needs onnxruntime's own operators, and --profile portable "
                 "has none; leave one of the two out"
             )
-        if self.calibration is not None and "int4" not in self.precisions:
+        if self.calibration is not None and "int4" not in self.precisions and "int8" not in self.kv_caches:
             raise ConfigError("a calibration text is for int4, which is not asked for; add --precision int4")
         _ = self.gate_settings  # which refuses what is out of range
         for name, shape in (("license", CARD_ID), ("base_model", HUB_NAME)):
@@ -98,6 +102,38 @@ class ExportConfig:
                 raise ConfigError(f"{name} {value!r} is no name that the hub takes; pass one such as {example}")
         if not self.onnx and self.torchscript is False:
             raise ConfigError("neither ONNX nor TorchScript was asked for; ask for at least one")
+
+    def _check_caches(self) -> None:
+        for cache in self.kv_caches:
+            if cache not in CACHE_KINDS:
+                raise ConfigError(f"kv-cache {cache!r} is not known; choose one of {', '.join(CACHE_KINDS)}")
+        if len(set(self.kv_caches)) != len(self.kv_caches) or not self.kv_caches:
+            raise ConfigError(f"kv-cache {', '.join(self.kv_caches) or 'is none'}: name each one once")
+        if "int8" not in self.kv_caches:
+            return
+        if self.profile == "portable":
+            raise ConfigError("--kv-cache int8 needs onnxruntime's own operators; leave --profile portable out")
+        if not self.cache:
+            raise ConfigError("--kv-cache int8 needs a cache; leave --no-cache out")
+        if self.precisions == ("fp16",):
+            raise ConfigError(
+                "--kv-cache int8 is for CPUs and fp16 for GPUs; leave one of them out, or name another precision too"
+            )
+
+    @property
+    def variants(self) -> tuple[tuple[Precision, CacheKind], ...]:
+        """What is written: every precision with every cache, but fp16, for GPUs, with its own alone."""
+        return tuple(
+            (precision, cache)
+            for cache in self.kv_caches
+            for precision in self.precisions
+            if cache == "fp32" or precision != "fp16"
+        )
+
+    @property
+    def floats_alone(self) -> bool:
+        """Whether float32 is all that is written, weights and cache."""
+        return self.precisions == ("fp32",) and self.kv_caches == ("fp32",)
 
     @property
     def gate_settings(self) -> GateSettings:
@@ -114,10 +150,13 @@ class ExportConfig:
             "corpus": _sha256(self.corpus),
             "calibration": _sha256(self.calibration),
             "precisions": list(self.precisions),
+            "kv_caches": list(self.kv_caches),
             "cases": list(self.cases),
             "limits": settings.allowed.to_dict(),
             "variant_limits": {
-                name: settings.allowed_for(name).to_dict() for name in self.precisions if name != "fp32"
+                name: settings.allowed_for(name).to_dict()
+                for name in (variant_name(*variant) for variant in self.variants)
+                if name != "fp32"
             },
         }
 

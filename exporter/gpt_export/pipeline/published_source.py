@@ -13,6 +13,7 @@ from gpt_export_models.carried_tokenizer import CarriedTokenizer
 from gpt_export_models.tokenizer_files import is_tokenizers
 from torch import Tensor, nn
 
+from gpt_export.artifact.onnx_bytes import read_proto
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError
 from gpt_export.pipeline.variants import FUSED
@@ -49,6 +50,7 @@ def published_source(artifact: Artifact) -> tuple[Source, ir.Model]:
     manifest = artifact.manifest
     path = artifact.variant_path(BASE)
     artifact.verify()
+    read_proto(path)  # which refuses what the next line would choke on
     model = ir.load(path)
     layouts = {name: Layout.from_dict(value) for name, value in manifest.variants[BASE]["weights"].items()}
     weights = _weights(model, layouts, artifact)

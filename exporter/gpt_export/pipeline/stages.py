@@ -11,19 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from gpt_export_models.tokenizer_files import place_of
+from numpy.typing import NDArray
 
 from gpt_export.artifact.hashing import sha256_of
 from gpt_export.artifact.libraries import library_versions
 from gpt_export.artifact.manifest import MANIFEST_NAME, Manifest, dump
 from gpt_export.artifact.reading import Artifact
 from gpt_export.artifact.staging import check_output, stage
+from gpt_export.artifact.variant_names import variant_name
 from gpt_export.gate.case import Case
 from gpt_export.gate.cases import choose_cases
 from gpt_export.graph import torchscript
 from gpt_export.graph.script import script
+from gpt_export.passes.quantized.cache_codes import attentions
+from gpt_export.passes.quantized.cache_scales import cache_scales
 from gpt_export.passes.quantized.calibration import calibrate
+from gpt_export.pipeline.cache_scaling import scaling_texts
 from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.pipeline.comparison import TORCHSCRIPT_PATH, compare_artifact, raise_if_failed
 from gpt_export.pipeline.config import ExportConfig
@@ -67,9 +73,9 @@ def export(
     if config.onnx and model is None:
         source, model = source_and_graph(source, config, on_stage)
     config = settled(config, source)
-    cases = choose_cases(source, config.gate_settings)
+    cases = choose_cases(source, config.gate_settings, whole_text=not config.floats_alone)
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
-        written = _write_files(staged.folder, source, config, model, on_stage)
+        written = _write_files(staged.folder, source, config, model, cases, on_stage)
         draft = Artifact(staged.folder, _manifest(staged.folder, source, config, written))
         write_consumer_files(staged.folder, draft.manifest)
         model_files = _files(staged.folder)  # what comes from here on tells what was measured
@@ -96,7 +102,7 @@ def settled(config: ExportConfig, source: Source) -> ExportConfig:
     torchscript = config.torchscript
     if torchscript is None:
         torchscript = not config.onnx or (source.torchscript and scripts(source))
-    fused = source.cache is not None or config.precisions != ("fp32",)
+    fused = source.cache is not None or not config.floats_alone
     profile = config.profile or ("ort" if fused else "portable")
     return dataclasses.replace(config, torchscript=torchscript, profile=profile)
 
@@ -110,7 +116,12 @@ class _Written:
 
 
 def _write_files(
-    folder: Path, source: Source, config: ExportConfig, model: ir.Model | None, on_stage: OnStage
+    folder: Path,
+    source: Source,
+    config: ExportConfig,
+    model: ir.Model | None,
+    cases: tuple[Case, ...],
+    on_stage: OnStage,
 ) -> _Written:
     variants: dict[str, Mapping[str, Any]] = {}
     hashes: dict[Path, str] = {}
@@ -123,22 +134,44 @@ def _write_files(
     if model is not None:
         (folder / "onnx").mkdir()
         base = in_profile(model, source, config)
-        for precision in config.precisions:
-            calibrated = None
-            if precision == "int4" and config.calibration is not None:
+        scales = _cache_scales(base, source, config, cases, on_stage)
+        calibrated = None
+        for precision, cache in config.variants:
+            if precision == "int4" and config.calibration is not None and calibrated is None:
                 on_stage("calibrate int4")
                 windows = calibration_windows(source, config.calibration)
                 calibrated = calibrate(base, source.weights, windows, PLANS[precision], parts_of(on_stage))
-            on_stage(f"write {precision}")
-            path = folder / VARIANT_PATHS[precision]
-            file = write_variant(base, precision, source, config, path, calibrated, parts_of(on_stage))
-            variants[precision] = {"path": VARIANT_PATHS[precision], **file.description}
+            name = variant_name(precision, cache)
+            on_stage(f"write {name}")
+            file = write_variant(
+                base,
+                precision,
+                source,
+                config,
+                folder / VARIANT_PATHS[name],
+                calibrated if precision == "int4" else None,
+                scales if cache == "int8" else None,
+                parts_of(on_stage),
+            )
+            variants[name] = {"path": VARIANT_PATHS[name], **file.description}
             hashes.update(file.hashes)
     if config.torchscript:
         on_stage("write TorchScript")
         (folder / TORCHSCRIPT_PATH).parent.mkdir()
         hashes[folder / TORCHSCRIPT_PATH] = torchscript.save(script(source.reference()), folder / TORCHSCRIPT_PATH)
     return _Written(variants, hashes)
+
+
+def _cache_scales(
+    base: ir.Model, source: Source, config: ExportConfig, cases: tuple[Case, ...], on_stage: OnStage
+) -> Mapping[str, NDArray[np.float32]] | None:
+    """The scales of a cache of 8 bits; None where none is asked for."""
+    if "int8" not in config.kv_caches:
+        return None
+    attentions(base)  # refused before anything runs
+    on_stage("scale the cache")
+    texts = scaling_texts(source, cases, config.calibration)
+    return cache_scales(base, source.weights, texts, parts_of(on_stage))
 
 
 def _manifest(
@@ -195,8 +228,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _needed_bytes(source: Source, config: ExportConfig, cases: tuple[Case, ...]) -> int:
-    """About what an export takes on disk at its largest: every file, and eager's logits."""
+    """About what an export takes on disk at its largest: every file, and eager's logits where they are compared."""
     numbers = sum(source.weights[name].numel() for name in set(source.first_names().values()))
-    bits = sum(_BITS[precision] for precision in config.precisions) if config.onnx else 0
+    bits = sum(_BITS[precision] for precision, _ in config.variants) if config.onnx else 0
     bits += 2 * 32 if config.torchscript else 0  # TorchScript is drafted and then written canonically
-    return bits * numbers // 8 + 4 * source.answers.width * sum(case.positions for case in cases)
+    positions = sum(case.positions for case in cases) if config.gate != "off" else 0
+    return bits * numbers // 8 + 4 * source.answers.width * positions

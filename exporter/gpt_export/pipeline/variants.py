@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import PassBase
 
 from gpt_export.errors import GraphError
-from gpt_export.passes import fused_passes, half_passes, quantizing_passes, run_passes
+from gpt_export.passes import cache_passes, fused_passes, half_passes, quantizing_passes, run_passes
 from gpt_export.passes.certificate import check_fusions, check_quantized, operator_counts
 from gpt_export.passes.quantized.quantize_products import COVERAGE
 from gpt_export.pipeline.config import ExportConfig
@@ -25,13 +27,16 @@ from gpt_export.weights.quantize.weights import Codes, QuantizedWeights
 FUSED = "gpt_export_fused"
 """Set on a model that is in onnxruntime's operators already."""
 _ATTENTION = "GroupQueryAttention"
-VARIANT_PATHS: Mapping[Precision, str] = {
+VARIANT_PATHS: Mapping[str, str] = {
     "fp32": "onnx/model.onnx",
     "fp16": "onnx/model_fp16.onnx",
     "int8": "onnx/model_quantized.onnx",
     "int4": "onnx/model_q4.onnx",
+    "fp32-kv8": "onnx/model_kv8.onnx",
+    "int8-kv8": "onnx/model_kv8_quantized.onnx",
+    "int4-kv8": "onnx/model_kv8_q4.onnx",
 }
-"""The names by which transformers.js finds a precision."""
+"""The names by which transformers.js finds a precision: of `model`, and of `model_kv8` if that is asked for."""
 
 
 def in_profile(portable: ir.Model, source: Source, config: ExportConfig) -> ir.Model:
@@ -67,18 +72,22 @@ def write_variant(
     config: ExportConfig,
     path: Path,
     calibrated: Mapping[tuple[str, ...], Codes] | None = None,
+    cache_scales: Mapping[str, NDArray[np.float32]] | None = None,
     on_part: OnPart = ignore_part,
 ) -> OnnxFile:
     """Writes `base` in a precision to `path`.
 
     Args:
         calibrated: codes that are known already, see `QuantizedWeights`.
+        cache_scales: for a cache of 8 bits, see `QuantizeCache`; None leaves it as the precision has it.
         on_part: told of every weight that is written.
 
     Raises:
         ConfigError, GraphError, OSError: as in `write_onnx`.
     """
     model = in_precision(base, precision)
+    if cache_scales is not None:
+        model = run_passes(model, cache_passes(cache_scales))
     counts = operator_counts(model)
     if precision in PLANS:
         check_quantized(base, counts, precision)
@@ -87,6 +96,8 @@ def write_variant(
         raise GraphError(f"the calibrated matrix {' + '.join(min(unused))} is none of the graph's; please report this")
     weights = QuantizedWeights(source.weights, layouts, calibrated)
     cache_dtype: CacheDType = "float16" if precision == "fp16" else "float32"
+    if cache_scales is not None:
+        cache_dtype = "int8"
     grouped = _ATTENTION in counts
     facts: dict[str, Any] = {
         "precision": precision,

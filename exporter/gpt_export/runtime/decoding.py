@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from gpt_export.runtime.options import running
 from gpt_export.runtime.signature import INPUT_IDS, LOGITS
 
 Ids = NDArray[np.int64]
@@ -20,6 +21,8 @@ LOGITS_AXES = 3
 PREFILL_TOKENS = 256
 """At most so many tokens of a long prompt are fed at once: their activations stay in cache, attention computes less of
 what it then hides, and where a graph gives the logits of every position that bounds them."""
+LIKE_SHARE = 0.75
+"""A prompt at least so long as another one is read beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,11 @@ class Past:
         used = mask.any(axis=0)
         start = int(used.argmax()) if used.any() else mask.shape[1]
         return Past(mask[:, start:], [array[list(rows), :, start:] for array in self.arrays])
+
+    def behind_padding(self, slots: int) -> Past:
+        """The past with so many columns of padding in front of it."""
+        length = self.mask.shape[1] + slots
+        return Past(_padded(self.mask, length, 1), [_padded(array, length, 2) for array in self.arrays])
 
     def beside(self, other: Past) -> Past:
         """The rows of this and of another, in this order."""
@@ -89,6 +97,22 @@ def even_chunks(length: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
+def alike(mask: Ids) -> list[list[int]]:
+    """The rows of a left-padded prompt in groups of about one length, so that little padding is computed.
+
+    One group of all rows where they are few tokens.
+    """
+    lengths = mask.sum(axis=1).tolist()
+    if mask.size <= PREFILL_TOKENS:
+        return [list(range(len(lengths)))]
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not groups or lengths[row] < LIKE_SHARE * lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
 class RecomputedDecoding:
     """Decoding on a graph without a cache: every step runs all tokens again. Rows must not be padded.
 
@@ -103,9 +127,14 @@ class RecomputedDecoding:
     def feed(self, ids: Ids, mask: Ids) -> Logits:  # noqa: ARG002 - rows have no padding here
         """See `Decoding.feed`."""
         self._ids = np.concatenate([self._ids, ids], axis=1)
-        scores = self._session.run([self._output], {INPUT_IDS: self._ids})[0]
+        with running():
+            scores = self._session.run([self._output], {INPUT_IDS: self._ids})[0]
         return cast(Logits, scores[:, -ids.shape[1] :] if scores.ndim == LOGITS_AXES else scores)
 
     def feed_for_last(self, ids: Ids, mask: Ids) -> Logits:
         """See `Decoding.feed_for_last`."""
         return self.feed(ids, mask)[:, -1]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Goes on with some of the rows."""
+        self._ids = self._ids[list(rows)]

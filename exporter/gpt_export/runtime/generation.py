@@ -117,6 +117,7 @@ class Generation:
             repetition_penalty=config.repetition_penalty,
             seed=config.seed,
             stop_ids=stops.ids.keys(),
+            has_ended=lambda row: self.continuations[row].stop is not None,
         )
 
     def __iter__(self) -> Iterator[tuple[int, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
+from gpt_export.artifact.local_functions import check_functions
 from gpt_export.errors import ArtifactError
 
 CPU = ("CPUExecutionProvider",)
@@ -56,10 +58,27 @@ def start_session(
     """The session on the file at `path`.
 
     Raises:
-        ArtifactError: onnxruntime refuses the file; the message ends with `remedy`.
+        ArtifactError: onnxruntime refuses the file; the message ends with `remedy`. Or its functions have no end.
     """
+    check_functions(path)
     try:
         return ort.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors share no base class of their own
         reason = " ".join(str(error).split())
         raise ArtifactError(f"onnxruntime cannot load {path}: {reason}; {remedy}") from error
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """What is done here with a session may fail in its own way for every graph.
+
+    Raises:
+        ArtifactError: onnxruntime has loaded the graph and cannot run it.
+    """
+    try:
+        yield
+    except Exception as error:  # as above
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"onnxruntime cannot run the model: {reason}; look at it with gpt-export lint, or export it again"
+        ) from error

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from gpt_export_models.regular_files import check_file
 from numpy.typing import ArrayLike, NDArray
 
 from gpt_export.artifact.manifest import Manifest
@@ -20,6 +21,7 @@ from gpt_export.runtime.grown_cache import GrownDecoding
 from gpt_export.runtime.inputs import check_ids, check_mask, check_providers, check_stop_ids, check_threads
 from gpt_export.runtime.options import CPU, session_options, start_session
 from gpt_export.runtime.sampling import Sampling, generators
+from gpt_export.runtime.seats import Seats
 from gpt_export.runtime.shared_cache import SharedDecoding
 from gpt_export.runtime.signature import CLASSES, LOGITS, CacheShape, Head
 from gpt_export.runtime.texts import Texts
@@ -149,11 +151,13 @@ class Session(Texts):
         seed: int | None = None,
         stop_ids: Collection[int] = (),
         attention_mask: ArrayLike | None = None,
+        has_ended: Callable[[int], bool] = lambda _row: False,
     ) -> Iterator[NDArray[np.int64]]:
         """Continues each row of `ids`, whole numbers (batch, sequence); yields the new ids of a step, int64 (batch,).
 
-        There are exactly `max_new_tokens` steps, unless every row has met a stop id before; the stop id is yielded,
-        and again for a row that waits for others. See `Sampling` for how a token is chosen.
+        There are exactly `max_new_tokens` steps, unless every row has ended before; the stop id is yielded, and again
+        for a row that waits for others. Rows that have ended leave the batch when half of it has. See `Sampling` for
+        how a token is chosen.
 
         Args:
             temperature: 0 for the likeliest token. Left out, it is 1 where anything else is said about draws (`top_k`,
@@ -161,6 +165,7 @@ class Session(Texts):
             seed: of the draws; the system's entropy if left out. A row's draws do not depend on how many rows are
                 beside it.
             attention_mask: as in `logits`; pad on the left, so that every row ends in a token.
+            has_ended: asked behind each step, by number, whether a row needs no more ids, whatever its last one was.
 
         Raises:
             InputError: as in `logits`, or a sampling value out of range; before the first step.
@@ -185,7 +190,7 @@ class Session(Texts):
         if not mask[:, -1].all():
             raise InputError("a row ends in padding, so there is no token to continue; pad on the left")
         stops = check_stop_ids(stop_ids)
-        return self._steps(checked, mask, max_new_tokens, sampling, generators(seed, len(checked)), stops)
+        return self._steps(checked, mask, max_new_tokens, sampling, generators(seed, len(checked)), stops, has_ended)
 
     def _steps(
         self,
@@ -195,26 +200,29 @@ class Session(Texts):
         sampling: Sampling,
         rngs: Sequence[np.random.Generator],
         stop_ids: frozenset[int],
+        has_ended: Callable[[int], bool],
     ) -> Iterator[NDArray[np.int64]]:
-        decoding, seen = self.decoding(len(ids)), sampling.seen(ids, mask, self.vocab_size)
-        stopped_with = np.full(len(ids), -1, dtype=np.int64)
-        length = ids.shape[1]
+        seats, seen = Seats(self.decoding, len(ids)), sampling.seen(ids, mask, self.vocab_size)
+        going, chosen = list(range(len(ids))), ids[:, -1].copy()
+        used = int(mask.any(axis=0).argmax())
+        ids, mask, lengths = ids[:, used:], mask[:, used:], mask.sum(axis=1)
+        logits: NDArray[np.float32] | None = None
         for step in range(max_new_tokens):
-            if length > self.context_length:
+            if int(lengths[going].max()) + step > self.context_length:
                 raise ContextError(
                     f"the context of {self.context_length} tokens is full after {step} new ones; "
                     f"ask for {step} instead of {max_new_tokens}, or start from a shorter prompt"
                 )
-            chosen = sampling.choose(decoding.feed_for_last(ids, mask), rngs, seen)
-            chosen = np.where(stopped_with >= 0, stopped_with, chosen)
+            logits = seats.read(ids, mask) if logits is None else seats.step(chosen, going, self.context_length)
+            drawn = sampling.choose(logits, [rngs[i] for i in going], None if seen is None else seen[going])
+            chosen = chosen.copy()
+            chosen[going] = drawn
             yield chosen
             if seen is not None:
-                seen[np.arange(len(chosen)), chosen] = True
-            stopped_with = np.where(np.isin(chosen, list(stop_ids)), chosen, stopped_with)
-            if (stopped_with >= 0).all():
+                seen[going, drawn] = True
+            going = [row for row in going if int(chosen[row]) not in stop_ids and not has_ended(row)]
+            if not going:
                 return
-            ids, mask = chosen[:, None], np.ones((len(chosen), 1), dtype=np.int64)
-            length += 1
 
 
 def open_decoding(
@@ -275,10 +283,29 @@ def _identity(folder: str | Path) -> tuple[int, int, int] | None:
     return found.st_dev, found.st_ino, found.st_ctime_ns  # the number of a removed folder is soon used again
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder with a pipe, a device or a hollow file in it, which older onnxruntimes would open as weights.
+
+    Raises:
+        ArtifactError: there is one.
+    """
+    try:
+        for path in sorted(folder.iterdir()):
+            if not path.is_dir():
+                check_file(path)
+    except FileNotFoundError:  # of which onnxruntime tells
+        return
+    except OSError as error:
+        raise ArtifactError(
+            f"{error.filename} cannot be read: {error.strerror or error}; verify the artifact or export it again"
+        ) from error
+
+
 def _start(
     artifact: Artifact, variant: str, providers: Sequence[str] | None, threads: int | None, prepack: bool
 ) -> ort.InferenceSession:
     path = artifact.variant_path(variant)
+    _check_folder(path.parent)
     check_version(str(artifact.manifest.variants[variant]["minimum_onnxruntime"]))
     operators = artifact.manifest.variants[variant].get("operators", {})
     options = session_options(

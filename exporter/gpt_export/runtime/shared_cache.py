@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from gpt_export.runtime.decoding import Ids, Logits, Past, even_chunks
+from gpt_export.runtime.options import running
 from gpt_export.runtime.signature import ATTENTION_MASK, INPUT_IDS, LOGITS, NUM_LOGITS_TO_KEEP, POSITION_IDS, CacheShape
 
 ROOM_STEP = 256
@@ -121,11 +122,12 @@ class SharedDecoding:
     def _run(self, rows: slice, ids: Ids, positions: Ids, past: int, *, last_only: bool) -> Logits:
         binding = self._binding(rows)
         mask = self._mask[rows, : past + ids.shape[1]]
-        for name, array in ((INPUT_IDS, ids), (ATTENTION_MASK, mask), (POSITION_IDS, positions)):
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        binding.bind_ortvalue_input(NUM_LOGITS_TO_KEEP, self._keep[last_only])
-        binding.bind_output(LOGITS, "cpu")
-        self._session.run_with_iobinding(binding)
+        with running():
+            for name, array in ((INPUT_IDS, ids), (ATTENTION_MASK, mask), (POSITION_IDS, positions)):
+                binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            binding.bind_ortvalue_input(NUM_LOGITS_TO_KEEP, self._keep[last_only])
+            binding.bind_output(LOGITS, "cpu")
+            self._session.run_with_iobinding(binding)
         return cast(Logits, binding.get_outputs()[0].numpy())
 
     def _binding(self, rows: slice) -> ort.IOBinding:

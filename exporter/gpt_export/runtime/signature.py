@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-DType = Literal["int64", "float32", "float16"]
-CacheDType = Literal["float32", "float16"]
+DType = Literal["int64", "float32", "float16", "int8"]
+CacheDType = Literal["float32", "float16", "int8"]
 Dim = int | str
 
 INPUT_IDS = "input_ids"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+
+from gpt_export_models.scratch import scratch_folder
 
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ConfigError, InputError
@@ -117,8 +118,8 @@ class Scores:
                 yield run
             return
         with (
-            tempfile.TemporaryDirectory(prefix="gpt-export-score-") as made,
-            open_run(Path(made), self.record(), resume=False) as run,
+            scratch_folder("gpt-export-score-") as made,
+            open_run(made, self.record(), resume=False) as run,
         ):
             yield run
 

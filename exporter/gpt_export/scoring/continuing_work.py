@@ -22,6 +22,7 @@ from gpt_export.runtime.decoding import Decoding, Rejoinable
 from gpt_export.runtime.generation import USUAL_NEW_TOKENS, Continuation, GenerationConfig, Stops
 from gpt_export.runtime.generation import Row as GrowingRow
 from gpt_export.runtime.sampling import Sampling
+from gpt_export.runtime.seats import worth_leaving
 from gpt_export.runtime.session import Session
 from gpt_export.runtime.tokenizing import open_tokenizer
 
@@ -183,7 +184,7 @@ class ContinuingWork:
                 new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
                 active, decoding, logits = self._seat(active, decoding, logits, new)
             chosen = self._choose(active, logits)
-            if self._is_full(active, decoding):
+            if self._is_full(active, decoding) or self._is_empty(active, waiting):
                 chosen = chosen[[not row.ended for row in active]]
                 active, decoding, logits = self._seat(active, decoding, logits, [])
             if active and any(not row.ended for row in active):
@@ -194,6 +195,12 @@ class ContinuingWork:
         if decoding is None or self.session.cache is None or not any(row.ended for row in active):
             return False
         return bool(cast(Rejoinable, decoding).past().mask.shape[1] >= self.session.context_length)
+
+    def _is_empty(self, active: list[_Row], waiting: deque[_Row]) -> bool:
+        """Whether so many rows have ended, with nobody waiting for their place, that the others do better alone."""
+        if waiting or self.session.cache is None:
+            return False
+        return worth_leaving(sum(not row.ended for row in active), len(active))
 
     def _seat(
         self, active: list[_Row], decoding: Decoding | None, logits: Logits, new: list[_Row]

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gpt_export_models.regular_files import OBJECT_BYTES, read_text
+
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ConfigError, InputError, OutputError
 from gpt_export.runtime.generation import USUAL_NEW_TOKENS, GenerationConfig, Stops
@@ -165,7 +167,7 @@ def _seeded(config: GenerationConfig, folder: Path, resume: bool) -> GenerationC
         return replace(config, temperature=1.0) if config.temperature is None else config
     if resume and (folder / RUN).exists():
         try:
-            found = json.loads((folder / RUN).read_text(encoding="utf-8"))["config"]["seed"]
+            found = json.loads(read_text(folder / RUN, largest=OBJECT_BYTES))["config"]["seed"]
         except (OSError, ValueError, KeyError, TypeError):  # `open_run` says what is wrong with it
             found = 0
         return replace(config, seed=found)

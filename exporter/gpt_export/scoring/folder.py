@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt_export_models.regular_files import OBJECT_BYTES, read_text
+
 from gpt_export.errors import OutputError
 
 try:
@@ -47,7 +49,7 @@ class RunFolder:
         """
         path = self._path(number)
         try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(read_text(path))
         except (OSError, ValueError) as error:
             raise OutputError(f"{path} cannot be read ({error}); remove it and go on with --resume") from error
         return record
@@ -146,7 +148,7 @@ def _check(folder: Path, wanted: Mapping[str, Any], resume: bool) -> None:
     if not folder.is_dir():
         raise OutputError(f"{folder} is a file, the results are a folder; choose another --output")
     try:
-        found = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        found = json.loads(read_text(folder / RUN, largest=OBJECT_BYTES))
     except (OSError, ValueError) as error:
         raise OutputError(
             f"{folder} is not empty and holds no run of gpt-export ({RUN} is missing); choose another --output"

@@ -12,6 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gpt_export_models.regular_files import open_file
+
 from gpt_export.errors import InputError
 from gpt_export.scoring.documents import Document
 from gpt_export.scoring.extras import parquet
@@ -89,7 +91,7 @@ def open_corpus(names: Iterable[str], *, field: str = "text", as_ids: bool = Fal
 def json_lines(path: Path, field: str, *, as_ids: bool = False) -> Iterator[Document]:
     """A document a line that is not blank, called `path:line`."""
     try:
-        file = path.open("rb")
+        file = open_file(path)
     except OSError as error:
         yield Document.failed(str(path), f"it cannot be read: {error.strerror}")
         return
@@ -172,7 +174,7 @@ def _blocks(path: Path | None) -> Iterator[str]:
     if path is None:
         yield from _decoded(sys.stdin.buffer)
         return
-    with path.open("rb") as file:
+    with open_file(path) as file:
         yield from _decoded(file)
 
 

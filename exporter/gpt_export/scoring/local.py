@@ -43,7 +43,7 @@ class _Process:
             self.process = subprocess.Popen(
                 [*arguments, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # nothing is written: see `lifeline`
                 stdout=self.messages,
                 stderr=self.messages,
                 env=environment,
@@ -63,6 +63,8 @@ class _Process:
 
     def end(self) -> None:
         self.connection.close()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

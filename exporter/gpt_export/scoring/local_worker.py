@@ -7,11 +7,13 @@ import signal
 from multiprocessing.connection import Connection
 
 from gpt_export.errors import GptExportError
+from gpt_export.lifeline import end_with_parent
 
 
 def serve(descriptor: int) -> None:
     """Works until the other side closes the connection, as it also does when it dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    end_with_parent()  # in the middle of its rows as well
     connection = Connection(descriptor)
     try:
         _serve(connection)

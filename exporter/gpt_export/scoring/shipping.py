@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from gpt_export_models.regular_files import OBJECT_BYTES, open_file, read_text
+
 from gpt_export.artifact.manifest import MANIFEST_NAME, Manifest
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import ArtifactError
@@ -72,7 +74,7 @@ def _verified(artifact: Artifact, digest: str, cache: Path) -> Path:
     note = cache / "verified" / f"{digest}-{hashlib.sha256(os.fsencode(artifact.folder.resolve())).hexdigest()[:16]}"
     seen = _seen(artifact)
     with contextlib.suppress(OSError, ValueError):
-        if json.loads(note.read_text(encoding="utf-8")) == seen:
+        if json.loads(read_text(note, largest=OBJECT_BYTES)) == seen:
             return artifact.folder
     artifact.verify()
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time and no more
@@ -113,7 +115,7 @@ def _fetched(target: Path, manifest: Manifest, fetch: Fetch) -> Path:
 
 def read_chunk(folder: Path, path: str, offset: int) -> bytes:
     """What `Fetch` hands out, from the artifact in `folder`."""
-    with (folder / path).open("rb") as file:
+    with open_file(folder / path) as file:
         file.seek(offset)
         return file.read(CHUNK_BYTES)
 

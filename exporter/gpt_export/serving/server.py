@@ -22,19 +22,19 @@ from gpt_export.serving.answer import (
     unchanged,
     wanted,
 )
+from gpt_export.serving.connections import IDLE_S, Connections
 from gpt_export.serving.site import Resource, Site
 
 logger = logging.getLogger(__name__)
 
 ADDRESS = "127.0.0.1"
-IDLE_S = 60
-"""How long a connection may say nothing."""
 
 
 class SiteServer(ThreadingHTTPServer):
     """Serves a site until it is closed; `url` is its front page."""
 
     daemon_threads = True
+    request_queue_size = 64  # of five, as the library has it, a page's burst would wait a second for the sixth
 
     def __init__(self, site: Site, port: int) -> None:
         """Binds the port, a free one for 0.
@@ -43,6 +43,7 @@ class SiteServer(ThreadingHTTPServer):
             ServeError: the port is taken, or may not be used.
         """
         self.site = site
+        self.connections = Connections()
         try:
             super().__init__((ADDRESS, port), _Handler)
         except OSError as error:
@@ -66,6 +67,20 @@ class SiteServer(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = ADDRESS, self.server_address[1]
 
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for one more connection; it is closed where there is none."""
+        del client_address
+        return self.connections.admit(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection."""
+        self.connections.forget(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Ends connections that have taken too long; called between the requests, twice a second."""
+        self.connections.end_overdue()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Logs what went wrong on one connection; the others go on."""
         del request
@@ -80,6 +95,16 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "gpt-export"
     sys_version = ""
     timeout = IDLE_S
+
+    def handle_one_request(self) -> None:
+        self.server.connections.waits(self.connection)
+        try:
+            self.rfile.peek(1)  # type: ignore[attr-defined] # a BufferedReader, says socketserver
+        except (ConnectionResetError, TimeoutError):
+            self.close_connection = True
+            return
+        self.server.connections.asks(self.connection)
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         try:
@@ -129,6 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._start(HTTPStatus.PARTIAL_CONTENT, resource, tag, lengths)
         if self.command == "HEAD" or not count:
             return
+        self.server.connections.answers(self.connection, count)
         if self.connection.sendfile(file, start, count) < count:  # the file has shrunk: do not go on as if it had not
             self.close_connection = True
 

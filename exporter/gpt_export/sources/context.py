@@ -22,10 +22,13 @@ _CONTEXT_KEYS = (
 """What people call it in their modules and configurations."""
 
 
-def context_length_of(module: nn.Module) -> tuple[int, tuple[str, ...]]:
+def context_length_of(module: nn.Module, rows: int) -> tuple[int, tuple[str, ...]]:
     """The context that the module states in its configuration, otherwise the longest sequence it runs on.
 
     Of several that are stated in one place it is the longest: the others are sizes of blocks and windows.
+
+    Args:
+        rows: how many ids there are; several are tried, as one may be padding, which many modules do not count.
     """
     for holder in (module, *(getattr(module, name, None) for name in ("config", "cfg", "params"))):
         values = [
@@ -34,18 +37,19 @@ def context_length_of(module: nn.Module) -> tuple[int, tuple[str, ...]]:
         stated = [value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0]
         if stated:
             return max(stated), ()
-    found = _longest_run(module)
+    found = _longest_run(module, rows)
     how = "the longest it runs on" if found < ASSUMED_CONTEXT else "the longest that was tried"
     return found, (f"context length {found} is {how}; give the module a context_length to state another",)
 
 
-def _longest_run(module: nn.Module) -> int:
+def _longest_run(module: nn.Module, rows: int) -> int:
     runs, fails = 1, ASSUMED_CONTEXT + 1
     length = ASSUMED_CONTEXT
+    ids = torch.tensor(sorted({0, rows // 2, rows - 1}))[:, None]
     while runs + 1 < fails:
         try:
             with as_it_came(module), torch.no_grad():
-                module(torch.zeros((1, length), dtype=torch.int64))
+                module(ids.repeat(1, length))
             runs = length
         except Exception:  # the user's code says in its own way that it takes no more
             fails = length

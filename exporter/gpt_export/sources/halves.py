@@ -33,6 +33,8 @@ _MOVES = frozenset(
 class Roundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, remembers the first 16-bit type that is rounded to; reading tables of that type is no rounding."""
 
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.dtype: torch.dtype | None = None
@@ -41,7 +43,7 @@ class Roundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         found = func(*args, **(kwargs or {}))
-        if self.dtype is None and (func._schema.is_mutable or not _hands_on(func)):
+        if self.dtype is None and (_is_mutable(func) or not _hands_on(func)):
             made = (each for each in tree_leaves(found) if isinstance(each, Tensor) and each.dtype in HALVES)
             self.dtype = next((each.dtype for each in made), None)
         return found
@@ -81,6 +83,8 @@ class _WideFunctions(TorchFunctionMode):
 class _WideOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, no operator is given 16-bit floats or makes them; autocast's are seen by this one alone."""
 
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -96,4 +100,13 @@ def _wide(value: Any) -> Any:
 
 
 def _hands_on(func: Any) -> bool:
-    return func in _MOVES or any(each.alias_info is not None for each in func._schema.returns)
+    return func in _MOVES or any(each.alias_info is not None for each in _returns(func))
+
+
+def _is_mutable(func: Any) -> bool:
+    return isinstance(func, torch._ops.OpOverload) and func._schema.is_mutable
+
+
+def _returns(func: Any) -> Any:
+    """What the schema says of what is returned; an operator of higher order, such as flex_attention, has none."""
+    return func._schema.returns if isinstance(func, torch._ops.OpOverload) else ()

@@ -9,6 +9,8 @@ import os
 import re
 from pathlib import Path
 
+from gpt_export_models.regular_files import read_text
+
 from gpt_export.errors import SourceError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -45,7 +47,7 @@ def _cache() -> Path:
 def _snapshot(folder: Path) -> Path | None:
     """The snapshot that `main` refers to, otherwise the newest."""
     try:
-        revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+        revision = read_text(folder / "refs" / "main", largest=4096).strip()
     except (OSError, UnicodeDecodeError):
         revision = ""
     if re.fullmatch(r"[\w-]+", revision) and (folder / "snapshots" / revision).is_dir():

@@ -24,6 +24,8 @@ class IdLookups(TorchDispatchMode):  # type: ignore[no-untyped-call]
     What is looked up must be the ids themselves, so ids that look like positions or like a constant tell nothing.
     """
 
+    supports_higher_order_operators = True  # such as flex_attention, which is run as it is
+
     def __init__(self, ids: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._ids = ids.flatten()

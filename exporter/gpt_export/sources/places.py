@@ -10,6 +10,7 @@ import torch
 
 _OURS = Path(__file__).resolve().parents[1]
 _LIBRARIES = (Path(torch.__file__).resolve().parent, _OURS, Path(sysconfig.get_paths()["stdlib"]).resolve())
+_WITHOUT_ONNX = "flex_attention has no ONNX form; call scaled_dot_product_attention with a mask or a bias instead"
 _INSTALLED = ("site-packages", "dist-packages")
 
 
@@ -19,12 +20,17 @@ def blame(error: BaseException) -> str:
     Frames of torch, of Python and of this package are nobody's to rewrite; those of other installed packages count
     only where there is no other.
     """
-    text = " ".join(str(error).split())
+    text = _WITHOUT_ONNX if _in_flex_attention(error) else " ".join(str(error).split())
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
     own = [frame for frame in frames if not any(part in _INSTALLED for part in Path(frame.filename).parts)]
     frame = next(reversed(own or frames), None)
     return what if frame is None else f"{what} ({frame.filename}, line {frame.lineno})"
+
+
+def _in_flex_attention(error: BaseException) -> bool:
+    """Whether it is torch's flex_attention that failed, which compiles itself and runs beside nothing else."""
+    return any(Path(frame.filename).name == "flex_attention.py" for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _is_users(filename: str) -> bool:

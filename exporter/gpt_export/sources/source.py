@@ -123,7 +123,7 @@ def source_of_module(
         )
     ids = adapted.rows if vocab_size is None else vocab_size
     if context_length is None:
-        context_length, assumed = context_length_of(adapted.reference())
+        context_length, assumed = context_length_of(adapted.reference(), ids)
         notes += assumed
     usual = assumed_tokenizer(ids)
     return Source(

@@ -8,17 +8,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gpt_export_models.checkpoints.adapters import CONFIG as ADAPTER_CONFIG
-from gpt_export_models.checkpoints.advice import refuse_configuration
+from gpt_export_models.checkpoints.advice import asks_for_code, refuse_configuration
 from gpt_export_models.checkpoints.stored import demand_weights
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
+from gpt_export_models.regular_files import check_folder
+from gpt_export_models.scratch import scratch_folder
 from gpt_export_models.tokenizer_folder import assumed_tokenizer, find_tokenizer
 from torch import nn
 
@@ -57,6 +58,7 @@ def transformers_source(folder: Path, *, name: str, adapter: Path | None = None,
     """
     values = read_json_object(folder / CONFIG)
     _refuse(folder, values)
+    check_folder(folder)
     if not has_transformers():
         raise SourceError(
             f"{folder} is a {values['model_type']} of Hugging Face, which transformers reads, and that is not "
@@ -94,8 +96,8 @@ def _without_adapter(folder: Path) -> Iterator[Path]:
     if not (folder / ADAPTER_CONFIG).is_file():
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        view = Path(scratch, folder.resolve().name)
+    with scratch_folder() as scratch:
+        view = scratch / folder.resolve().name
         view.mkdir()
         for inner in folder.resolve().iterdir():
             if inner.name != ADAPTER_CONFIG:
@@ -104,7 +106,7 @@ def _without_adapter(folder: Path) -> Iterator[Path]:
 
 
 def _refuse(folder: Path, values: Mapping[str, Any]) -> None:
-    if any("Model" in str(key) for key in values.get("auto_map") or ()):
+    if asks_for_code(values):
         raise CheckpointError(
             f"{folder} asks for code of its own (auto_map in {CONFIG}), and such code is never run; name your "
             "copy of the class, and this folder as its --weights"

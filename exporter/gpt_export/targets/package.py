@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from gpt_export_models.regular_files import open_file
+
 from gpt_export.artifact.reading import Artifact
 from gpt_export.artifact.staging import stage
 from gpt_export.errors import ArtifactError, ConfigError, OutputError
@@ -132,7 +134,7 @@ def _verified(artifact: Artifact, content: FromArtifact) -> Iterator[BinaryIO]:
     """
     entry = artifact.manifest.files[content.path]
     try:
-        file = (artifact.folder / content.path).open("rb")
+        file = open_file(artifact.folder / content.path)
     except OSError as error:
         raise _damaged(artifact, f"{content.path} cannot be read ({error.strerror})") from error
     with file:

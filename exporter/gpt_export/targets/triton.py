@@ -18,7 +18,7 @@ from gpt_export.targets.plan import FromArtifact, Plan
 
 MAX_BATCH_SIZE = 8
 """Rows of one run. Triton refuses larger requests; memory of logits and cache grows with it."""
-TYPES: Mapping[str, str] = {"int64": "TYPE_INT64", "float32": "TYPE_FP32", "float16": "TYPE_FP16"}
+TYPES: Mapping[str, str] = {"int64": "TYPE_INT64", "float32": "TYPE_FP32", "float16": "TYPE_FP16", "int8": "TYPE_INT8"}
 
 
 def package(facts: Facts, variant: str) -> Plan:

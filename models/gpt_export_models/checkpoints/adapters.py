@@ -20,6 +20,7 @@ from gpt_export_models.checkpoints.safetensors_files import read_safetensors
 from gpt_export_models.errors import CheckpointError
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
+from gpt_export_models.regular_files import open_file
 
 CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -123,7 +124,7 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def _is_zip(file: Path) -> bool:
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
         return stream.read(2) == b"PK"
 
 

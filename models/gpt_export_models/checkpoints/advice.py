@@ -88,6 +88,12 @@ def refuse_other_file(file: Path, head: bytes) -> None:
             raise CheckpointError(f"{file} is {what}, which is not read; {remedy}")
 
 
+def asks_for_code(values: Mapping[str, Any]) -> bool:
+    """Whether a configuration names a class of model of the folder's own (`auto_map`), or says what nobody can read."""
+    stated = values.get("auto_map")
+    return any("Model" in str(name) for name in stated) if isinstance(stated, Mapping | list) else bool(stated)
+
+
 def refuse_configuration(folder: Path, values: Mapping[str, Any]) -> None:
     """Refuses a folder whose config.json says that it holds quantised weights, or a head that scores no next token.
 

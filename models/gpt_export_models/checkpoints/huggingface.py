@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt_export_models.checkpoints.advice import asks_for_code
 from gpt_export_models.checkpoints.checkpoint import Checkpoint
 from gpt_export_models.checkpoints.contract import Form
 from gpt_export_models.checkpoints.fit import Declared, are_equal, fit, share_storage, to_config, without_buffers
@@ -121,7 +122,7 @@ def _read_config(where: Path) -> dict[str, Any]:
     wrong = [
         f"{name} {values[name]!r}" for name, fine in MUST_BE.items() if name in values and values[name] not in fine
     ]
-    if any("Model" in str(name) for name in values.get("auto_map") or ()):
+    if asks_for_code(values):
         wrong.append("code of its own (auto_map)")
     if wrong:
         raise UnimplementedError(f"{where} asks for what is not implemented: {some(wrong)}; export a plain GPT-2")

@@ -5,9 +5,8 @@ The order of the operations is that of PEFT's `merge`, so that the numbers are i
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from gpt_export_models.checkpoints.adapters import Adapter, LowRank, names_of
 from gpt_export_models.errors import CheckpointError
 from gpt_export_models.problems import some
+from gpt_export_models.scratch import scratch_folder
 
 
 def merge(
@@ -93,9 +93,11 @@ def mapped(tensor: Tensor) -> Tensor:
     """The same numbers in a file that is gone when nobody needs them, so that no model has to fit into memory twice."""
     if not tensor.numel():
         return tensor
-    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        path = Path(scratch, "merged")
-        path.touch()
+    with scratch_folder() as scratch:
+        path = scratch / "merged"
+        with path.open("wb") as file:  # a page that finds no room once it is mapped ends the process
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, tensor.numel() * tensor.element_size())
         held = torch.from_file(str(path), shared=True, size=tensor.numel(), dtype=tensor.dtype).view(tensor.shape)
         held.copy_(tensor)
         return held

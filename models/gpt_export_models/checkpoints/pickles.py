@@ -12,6 +12,7 @@ import torch
 from gpt_export_models.checkpoints.opaque import may_stand_in, stand_in
 from gpt_export_models.errors import CheckpointError
 from gpt_export_models.problems import some
+from gpt_export_models.regular_files import check_file
 
 _REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
 _ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)")
@@ -31,6 +32,10 @@ def read_pickle(path: Path, *, mapped: bool) -> Any:
     Raises:
         CheckpointError: the file is damaged, compressed, or holds more than that.
     """
+    try:
+        check_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
     if mapped:
         _check_archive(path)
     named: dict[str, Any] = {}

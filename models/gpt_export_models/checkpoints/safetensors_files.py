@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpt_export_models.errors import CheckpointError
 from gpt_export_models.problems import some
+from gpt_export_models.regular_files import check_file
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -20,6 +21,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is damaged, or holds a dtype that torch does not have.
     """
+    try:
+        check_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict

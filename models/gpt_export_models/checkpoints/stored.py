@@ -14,6 +14,7 @@ from gpt_export_models.checkpoints.safetensors_files import read_safetensors
 from gpt_export_models.errors import CheckpointError
 from gpt_export_models.json_files import read_json_object
 from gpt_export_models.problems import some
+from gpt_export_models.regular_files import open_file
 
 USUAL_NAMES = (
     "model.safetensors",
@@ -115,7 +116,7 @@ def _weights_in(folder: Path) -> Path:
 
 
 def _kind(file: Path) -> Kind:
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
         head = stream.read(64)
     if not head:
         return "empty"
@@ -144,7 +145,7 @@ def _read_weights(file: Path, kind: Kind) -> Mapping[str, Any]:
     if kind == "safetensors":
         return read_safetensors(file)
     if kind not in _WEIGHTS:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             refuse_other_file(file, stream.read(16))
         raise CheckpointError(
             f"{file} is not a checkpoint; pass a safetensors file, a file of torch.save, or a folder with one"

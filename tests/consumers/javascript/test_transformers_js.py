@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpt_export.artifact.manifest import VARIANTS
+from gpt_export.artifact.variant_names import VARIANTS
 from gpt_export.runtime.session import Session
 from gpt_export.targets.transformers_js import DTYPES
 from gpt_export_models.tokenizer import Gpt2Tokenizer, pad

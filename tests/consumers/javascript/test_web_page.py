@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from gpt_export.artifact.manifest import VARIANTS
+from gpt_export.artifact.variant_names import VARIANTS
 from gpt_export.gate.limits import LIMITS
 from gpt_export.runtime.session import Session
 from gpt_export_models.tokenizer import Gpt2Tokenizer

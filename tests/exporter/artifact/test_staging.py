@@ -255,3 +255,12 @@ def test_the_old_artifact_is_gone_after_a_replacement_even_if_large(tmp_path: Pa
     publish(tmp_path / "x", "new", replace=True)
     assert held(tmp_path) == {"x/manifest.json": b"new"}
     shutil.rmtree(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"a" * 300])
+def test_an_output_that_no_library_can_be_given_is_told_before_the_work(
+    cli: Callable[..., Run], tmp_path: Path, name: bytes
+) -> None:
+    output = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+    cli("onnx", "--output", output).refused(1, "is no path that can be written", "choose another --output")
+    assert not names(tmp_path)

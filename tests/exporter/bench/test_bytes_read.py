@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from gpt_export.bench.bytes_read import bytes_per_token, size_bytes
+from gpt_export.artifact.element_sizes import size_bytes
+from gpt_export.bench.bytes_read import bytes_per_token
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.byte_gpt import CONFIG

@@ -51,7 +51,7 @@ def test_the_address_is_printed_and_serves_the_artifact(tiny: Path, node_modules
             urllib.request.urlopen(f"{url}artifact/nothing")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_it_ends_quietly_when_it_is_told_to(tiny: Path, node_modules: Path, number: int, code: int) -> None:
     with serving(tiny, "--node-modules", node_modules) as (process, url):
         address = url.removeprefix("http://").strip("/").split(":")
@@ -95,6 +95,22 @@ def test_it_starts_again_at_once_while_a_tab_is_open(tiny: Path, node_modules: P
             tab.recv(1)
     with SiteServer(make_site(Artifact.open(tiny), packages), port) as again:
         assert again.server_port == port
+
+
+def test_the_command_starts_again_at_once_while_tabs_are_open(tiny: Path, node_modules: Path) -> None:
+    with serving(tiny, "--node-modules", node_modules) as (process, url):
+        host, port = url.removeprefix("http://").strip("/").split(":")
+        tabs = [socket.create_connection((host, int(port))) for _ in range(3)]
+        for tab in tabs[1:]:
+            tab.sendall(f"GET / HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+            assert tab.recv(100).startswith(b"HTTP/1.1 200")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    packages = {name: node_modules / name for name in NEEDED}
+    with SiteServer(make_site(Artifact.open(tiny), packages), int(port)) as again:
+        assert again.server_port == int(port)
+    for tab in tabs:
+        tab.close()
 
 
 def test_the_usual_port_gives_way_to_a_free_one(

@@ -34,17 +34,14 @@ def test_the_default_gate_of_124m_is_the_text_and_the_grid(artifact_124m: Path) 
     assert (text["batch"], text["sequence"], text["positions"]) == (2, 4, 8)
     found = shapes(artifact_124m)
     assert found[:9] == [(batch, sequence) for sequence in (1, 2, 17) for batch in (1, 2, 5)]
-    assert [batch for batch, _ in found[9:]] == [1, 2, 5]
-    assert found[9][1] > 512
+    assert found[9:] == [(1, 1024)]
 
 
-def test_the_default_gate_stays_near_2000_positions_and_says_what_shrank(artifact_124m: Path) -> None:
-    cases = cases_of(artifact_124m)
-    assert 1000 < sum(case["positions"] for case in cases) <= 2100
-    shrunk = [case for case in cases if case["name"].startswith("grid-") and case["sequence"] not in (1, 2, 17, 1024)]
-    assert shrunk
-    for case in shrunk:
-        assert f"stands for {case['batch']} x 1024" in case["note"]
+def test_the_default_gate_stays_near_its_context_and_the_full_set_has_the_batches() -> None:
+    default = grid_cases(1024, 50257, spent=250)
+    assert sum(case.positions for case in default) <= 1024 + 200
+    full = {case.ids.shape for case in grid_cases(1024, 50257, full=True, spent=250)}
+    assert {(2, 1024), (5, 1024)} <= full - {case.ids.shape for case in default}
 
 
 def test_the_torchscript_file_is_held_to_the_same_cases(artifact_124m: Path) -> None:

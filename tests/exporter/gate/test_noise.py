@@ -84,3 +84,30 @@ def test_the_limits_on_the_124m_skeleton_never_reach_a_thousandth_of_its_logits(
     for case in results:
         assert case["limit"] < 1e-4 * case["scale"], case["name"]
         assert case["limit_source"] == "probe"
+
+
+class WithMask(nn.Module):
+    """Makes its mask in float32, in its forward, for attention of torch's own."""
+
+    def __init__(self, *, whole: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding(29, 16)
+        self.mixer = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.whole = whole
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.table(ids)
+        length = ids.shape[1]
+        mask = torch.triu(torch.full((length, length), float("-inf")), diagonal=1)
+        if self.whole:
+            mixed: torch.Tensor = self.mixer(x, x, x, attn_mask=mask, need_weights=False)[0]
+            return mixed
+        return nn.functional.scaled_dot_product_attention(x, x, x, mask)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_mask_made_in_float32_hides_in_float64_what_it_hides_in_float32(*, whole: bool) -> None:
+    torch.manual_seed(5)
+    noise = measure_noise(WithMask(whole=whole).eval(), np.arange(18).reshape(2, 9) % 29)
+    assert noise is not None
+    assert noise < 1e-5

@@ -125,6 +125,32 @@ class ComplexRotation(samples.WithEmbedding):
         return self.head(torch.view_as_real(pairs * self.turns[: ids.shape[1]]).flatten(2))
 
 
+class CalledInput(samples.WithEmbedding):
+    """Has an argument with the name of a function of Python, as nn.Sequential has."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.head((lambda x: x)(self.emb(input)))
+
+
+class CausalBeyondOne(samples.WithEmbedding):
+    """Asks for a causal mask only where there is something to hide, which is a condition on the length."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = (lambda x: x)(self.emb(ids))
+        return self.head(nn.functional.scaled_dot_product_attention(x, x, x, is_causal=ids.shape[1] > 1))
+
+
+class BlocksOfBlocks(samples.WithEmbedding):
+    """Attention with two axes between the batch and the sequence, and a mask for each of them."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = (lambda x: x)(self.emb(ids))
+        split = x.unflatten(-1, (2, 2, -1)).permute(0, 2, 3, 1, 4)
+        later = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
+        found = nn.functional.scaled_dot_product_attention(split, split, split, later.expand(2, 1, -1, -1))
+        return self.head(found.permute(0, 3, 1, 2, 4).flatten(-3))
+
+
 class Warns(samples.WithEmbedding):
     def forward(self, ids: Tensor) -> Tensor:
         print("a word on stdout")  # noqa: T201
@@ -133,7 +159,13 @@ class Warns(samples.WithEmbedding):
 
 
 @pytest.mark.parametrize(
-    "make", [*ON_META, WithTricks, WritesIntoAView, CutsATable, lambda: HandNorm(False), lambda: HandNorm(True)]
+    "make",
+    [
+        *ON_META,
+        *(WithTricks, WritesIntoAView, CutsATable, CalledInput, CausalBeyondOne, BlocksOfBlocks),
+        lambda: HandNorm(False),
+        lambda: HandNorm(True),
+    ],
 )
 def test_a_graph_without_weights_gives_eagers_logits_at_shapes_the_export_did_not_see(
     make: Callable[[], nn.Module],

@@ -49,12 +49,18 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
+INTERRUPTED = "Error: interrupted; nothing was published"
+
+
 @pytest.mark.parametrize(
-    ("number", "code", "words"),
-    [(signal.SIGINT, 130, "Error: interrupted; nothing was published"), (signal.SIGTERM, 143, "")],
-    ids=["SIGINT", "SIGTERM"],
+    ("number", "code", "words", "replacing"),
+    [
+        pytest.param(signal.SIGINT, 130, INTERRUPTED, False, id="SIGINT-new"),
+        pytest.param(signal.SIGINT, 130, INTERRUPTED, True, id="SIGINT-replacing"),
+        pytest.param(signal.SIGTERM, 143, "", True, id="SIGTERM-replacing"),
+        pytest.param(signal.SIGHUP, 129, "", False, id="SIGHUP-new"),
+    ],
 )
-@pytest.mark.parametrize("replacing", [False, True], ids=["new", "replacing"])
 def test_an_interrupted_export_leaves_nothing_and_loses_nothing(
     number: signal.Signals, code: int, words: str, replacing: bool, tiny: Path, user_module: Callable[[str], str]
 ) -> None:

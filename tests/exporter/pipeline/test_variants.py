@@ -16,6 +16,7 @@ from gpt_export.artifact.hashing import sha256_of
 from gpt_export.artifact.manifest import MANIFEST_NAME
 from gpt_export.artifact.reading import Artifact
 from gpt_export.errors import OutputError, ParityError
+from gpt_export.gate.cases import choose_cases
 from gpt_export.gate.codes_check import CodesResult
 from gpt_export.gate.limits import LIMITS
 from gpt_export.gate.report import ParityReport
@@ -322,3 +323,13 @@ def test_the_disk_is_asked_for_room_for_every_variant(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=asked[PRECISIONS] - 1))
     with pytest.raises(OutputError, match="free space or choose another"):
         stages.export(trained_source, ExportConfig(precisions=PRECISIONS), tmp_path / "out")
+
+
+def test_logits_take_room_on_the_disk_only_where_they_are_compared(trained_source: Source) -> None:
+    config = ExportConfig()
+    cases = choose_cases(trained_source, config.gate_settings)
+    positions = sum(case.positions for case in cases)
+    compared, alone = (
+        stages._needed_bytes(trained_source, ExportConfig(gate=gate), cases) for gate in ("enforce", "off")
+    )
+    assert compared - alone == 4 * trained_source.vocab_size * positions > 0

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import gpt_export
 import pytest
 import torch
-from gpt_export.errors import ParityError
+from gpt_export.errors import ParityError, SourceError
 from gpt_export.sources.source import Source, source_of_module
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 
 from tests import samples
 from tests.conftest import Run
@@ -121,3 +124,24 @@ def test_no_road_has_both_reasons(export_tiny: Callable[..., object]) -> None:
     assert "by script" in message
     assert "torch.export" in message
     assert "bessel" in message
+
+
+def _causal(score: Tensor, _batch: Tensor, _head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    return torch.where(row < column, -torch.inf, score)
+
+
+class Flexible(nn.Module):
+    """Attends with flex_attention, which torch compiles while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(31, 16)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.table(ids)[:, None]
+        return flex_attention(x, x, x, score_mod=_causal)[:, 0]
+
+
+def test_flex_attention_is_named_with_what_to_call_instead(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"flex_attention has no ONNX form; call scaled_dot_.*test_bad"):
+        gpt_export.export(Flexible().eval(), tmp_path / "artifact")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from gpt_export.artifact.manifest import VARIANTS
+from gpt_export.artifact.variant_names import VARIANTS
 from gpt_export.errors import ArtifactError
 from gpt_export.targets import genai
 from gpt_export.targets.plan import FromArtifact

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
 import onnxruntime as ort
+from gpt_export_models.regular_files import check_file
+from gpt_export_models.scratch import scratch_folder
 
-from gpt_export.artifact.onnx_model import OnnxModel, read_model
+from gpt_export.artifact.onnx_model import OnnxModel, external_files, read_model
 from gpt_export.errors import ArtifactError, ConfigError
 from gpt_export.gate.case import Case
 from gpt_export.gate.cases import choose_cases, grid_case
@@ -87,15 +88,15 @@ def validate_file(
         notes=(*(codes.notes if codes else ()), *matched.notes, *left, *found),
         quantized={precision: codes.figures} if codes else {},
     )
-    with tempfile.TemporaryDirectory(prefix="gpt-export-") as scratch:
-        return judge(source, subject, taken, limits, Path(scratch), on_stage)
+    with scratch_folder() as scratch:
+        return judge(source, subject, taken, limits, scratch, on_stage)
 
 
 def _cases(
     path: Path, source: Source, settings: GateSettings, roles: Roles
 ) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """The cases that the file can run, at least one of a shape that it is frozen to; and a note on those left out."""
-    cases = choose_cases(source, settings)
+    cases = tuple(case for case in choose_cases(source, settings) if not case.behind)  # how a cache grows is unknown
     taken = tuple(case for case in cases if takes(roles, case))
     if not taken and roles.batch is None and roles.sequence is None:
         names = ", ".join(case.name for case in cases)
@@ -125,18 +126,22 @@ def _candidate(path: Path, roles: Roles, limits: Limits, operators: Collection[s
 
 
 def _read(path: Path) -> OnnxModel:
-    """The graph of the file, read once.
+    """The graph of the file, read once; its external data is looked at and left where it is.
 
     Raises:
-        ArtifactError: there is no file, or no model in it; in onnxruntime's words where it has some.
+        ArtifactError: there is no file, no model in it, or external data that nobody should open.
     """
-    if not path.is_file():
-        raise ArtifactError(f"{path} does not exist; name an artifact folder or an .onnx file")
-    try:
-        return read_model(path)
-    except ArtifactError:
-        _start(path, ())
-        raise
+    model = read_model(path)
+    for name, place in external_files(model).items():
+        try:
+            check_file(place)
+        except FileNotFoundError:
+            continue  # of which onnxruntime tells
+        except OSError as error:
+            raise ArtifactError(
+                f"{place}, where {path} has its {name}, cannot be read: {error.strerror or error}; copy it again"
+            ) from error
+    return model
 
 
 def _start(path: Path, operators: Collection[str]) -> ort.InferenceSession:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt_export.artifact.onnx_bytes import read_proto
 from gpt_export.gate.case import Case
 from gpt_export.gate.tracing.anchors import End
 from gpt_export.runtime.options import CPU, session_options
@@ -88,7 +89,7 @@ def session_with_outputs(path: Path, tensors: Sequence[str], *, as_written: bool
     Raises:
         Exception: whatever onnxruntime raises for a graph that it cannot load.
     """
-    model = onnx.load(path, load_external_data=False)
+    model = read_proto(path)
     outputs = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in outputs)
     # Its errors are raised; the gate says what they mean.

@@ -57,13 +57,17 @@ def telling_case(cases: Sequence[Case], results: Mapping[str, CaseResult]) -> Ca
         return max(reversed(moderate), key=lambda case: (len(case.ids) == 1, _told(case)), default=None)
     numbers = [case for case in failed if not results[case.name].fault]
     if not numbers:  # a case that stops names its node; one whose logits have another shape does not
-        return min(failed, key=lambda case: ("does not" not in results[case.name].fault, case.positions))
+        return min(failed, key=lambda case: ("does not" not in results[case.name].fault, case.behind, case.positions))
     worst = max(_badness(results[case.name]) for case in numbers)
     clear = [case for case in numbers if _badness(results[case.name]) >= worst / 100]
     small = [case for case in clear if case.positions <= MOST_POSITIONS]
     if not small:
         return min(clear, key=lambda case: case.positions)
-    return max(small, key=lambda case: (-_NEEDS.index(case.needs), _told(case), _badness(results[case.name])))
+
+    def tells(case: Case) -> tuple[float, ...]:
+        return -_NEEDS.index(case.needs), -case.behind, _told(case), _badness(results[case.name])
+
+    return max(small, key=tells)
 
 
 def initializer_sources(source: Source, layouts: Mapping[str, Layout]) -> dict[str, tuple[str, ...]]:

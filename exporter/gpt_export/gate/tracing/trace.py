@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 from torch import Tensor, nn
 
+from gpt_export.artifact.onnx_bytes import read_proto
 from gpt_export.gate.case import Case
 from gpt_export.gate.limits import LIMITS, NOISE_FLOOR
 from gpt_export.gate.noise import ASSUMED_NOISE, in_double
@@ -46,7 +46,7 @@ def trace(
         case: what both run.
         feed: runs the case through a session on the file and returns the tensors asked for.
     """
-    model = onnx.load(path, load_external_data=False)
+    model = read_proto(path)
     anchors = find_anchors(model.graph, sources)
     # Modules that the graph does not compute are kept as well: their inputs tell what was left out.
     names = {name for anchor in anchors for name in anchor.modules} | {name.rpartition(".")[0] for name in weights}

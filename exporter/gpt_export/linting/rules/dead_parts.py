@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gpt_export.artifact.element_sizes import count, size_bytes
 from gpt_export.artifact.onnx_model import OnnxModel, node_name
 from gpt_export.linting.finding import Finding, Severity, node, tensor
 from gpt_export.linting.registry import rule
 from gpt_export.linting.settings import LintSettings
-from gpt_export.linting.tensors import count, readable_size, shown, size_bytes
+from gpt_export.linting.tensors import readable_size, shown
 
 UNUSED_WEIGHT = rule(
     "GX501",

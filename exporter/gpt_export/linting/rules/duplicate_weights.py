@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from math import prod
 
 import numpy as np
 from onnx import TensorProto
 
+from gpt_export.artifact.element_sizes import size_bytes
 from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.linting.finding import Finding, Severity, tensor
 from gpt_export.linting.registry import rule
 from gpt_export.linting.settings import LintSettings
-from gpt_export.linting.tensors import (
-    CHUNK_BYTES,
-    External,
-    Stored,
-    UnreadableError,
-    external,
-    readable_size,
-    size_bytes,
-    stored,
-)
+from gpt_export.linting.tensors import CHUNK_BYTES, External, Stored, UnreadableError, external, readable_size, stored
 
 DUPLICATE = rule(
     "GX121",
@@ -39,6 +31,8 @@ DUPLICATE_TRANSPOSED = rule(
 )
 SMALLEST_BYTES = 1024
 """Below, a copy costs nothing. Vectors are left out too: biases of zeros and gains of ones are equal by nature."""
+_MOST_LIKELY = 32
+"""Matrices of equal ends or corners that one is compared with: thousands of them would be millions of pairs."""
 END_BYTES = 64
 """Read at both ends of every weight before anything else is."""
 
@@ -50,11 +44,13 @@ def duplicate_weights(model: OnnxModel, _settings: LintSettings) -> Iterator[Fin
         if (matrix := _matrix(name, value, model)) is not None:
             groups.setdefault((value.data_type, matrix.bytes.size), []).append(matrix)
     for matrices in groups.values():
-        told: set[str] = set()
-        for first, second in combinations(matrices, 2):
-            if second.name not in told and (found := _compare(first, second)) is not None:
-                told.add(second.name)
+        seen: dict[object, list[_Matrix]] = defaultdict(list)
+        for second in matrices:
+            likely = (*seen[second.ends][:_MOST_LIKELY], *seen[second.turned_corners][:_MOST_LIKELY])
+            if found := next((each for first in dict.fromkeys(likely) if (each := _compare(first, second))), None):
                 yield found
+            seen[second.ends].append(second)
+            seen[tuple(second.corners)].append(second)
 
 
 class _Matrix:
@@ -76,6 +72,7 @@ class _Matrix:
             source.read((row * self.columns + column) * self.item, self.item)
             for row, column in ((0, 0), (0, self.columns - 1), (self.rows - 1, 0), (self.rows - 1, self.columns - 1))
         ]
+        self.turned_corners = tuple(self.corners[index] for index in (0, 2, 1, 3))
         self._digests: dict[bool, bytes] = {}
         self._constant: bool | None = None
 

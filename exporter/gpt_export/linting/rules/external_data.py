@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from gpt_export_models.problems import some
+
+from gpt_export.artifact.element_sizes import size_bytes
 from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.linting.finding import Finding, Location, Severity, tensor
 from gpt_export.linting.registry import rule
 from gpt_export.linting.settings import LintSettings
-from gpt_export.linting.tensors import external, inside, shown, size_bytes
+from gpt_export.linting.tensors import external, inside, shown, unreadable
 
 MISSING = rule(
     "GX201",
@@ -87,7 +90,7 @@ class _Range:
 def external_data(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding]:
     """Every file that tensors are said to be in, and the ranges of each. Only sizes are read."""
     ranges: dict[str, list[_Range]] = {}
-    lost: dict[tuple[str, bool], list[str]] = {}
+    lost: dict[tuple[str, str], list[str]] = {}
     for name, value in {**model.initializers, **model.constants}.items():
         try:
             place = external(value)
@@ -100,8 +103,9 @@ def external_data(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding
         if operator := _shaped_by(name, model):
             message = f"{name} is external and tells a {operator} its shape; it must be in the .onnx file"
             yield SHAPE.found(tensor(name), message)
-        if path is None or not path.is_file():
-            lost.setdefault((place.location, path is None), []).append(name)
+        fault = "" if path is None else unreadable(path)
+        if path is None or fault:
+            lost.setdefault((place.location, fault), []).append(name)
             continue
         needed = size_bytes(value)
         if needed is not None and place.length is not None and place.length != needed:
@@ -112,8 +116,8 @@ def external_data(model: OnnxModel, _settings: LintSettings) -> Iterator[Finding
         start = place.offset or 0
         length = needed if needed is not None else place.length or 0
         ranges.setdefault(place.location, []).append(_Range(name, start, start + length))
-    for (location, is_outside), names in lost.items():
-        yield _lost(location, is_outside, names)
+    for (location, fault), names in lost.items():
+        yield _lost(location, fault, names)
     for location, found in ranges.items():
         yield from _file(model.path.parent / location, location, found)
 
@@ -124,12 +128,13 @@ def _shaped_by(name: str, model: OnnxModel) -> str | None:
     return next((node.op_type for node, index in readers if (node.op_type, index) in _SHAPE_OPERANDS), None)
 
 
-def _lost(location: str, is_outside: bool, names: list[str]) -> Finding:
+def _lost(location: str, fault: str, names: list[str]) -> Finding:
+    location = some([location])
     where, who = Location("file", location), f"{len(names)} tensors ({shown(names)})"
-    if is_outside:
+    if not fault:
         message = f"{who} are in {location}; only files in the model's folder are allowed, not through links either"
         return OUTSIDE.found(where, message)
-    return MISSING.found(where, f"{who} are in {location}, which does not exist")
+    return MISSING.found(where, f"{who} are in {location}, {fault}")
 
 
 def _file(path: Path, location: str, ranges: list[_Range]) -> Iterator[Finding]:

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from gpt_export_models.regular_files import OBJECT_BYTES, read_text
+
 from gpt_export.artifact.onnx_model import INTEGERS, OnnxModel, cache_pair
 from gpt_export.linting.finding import FILE, Finding, Severity, tensor
 from gpt_export.linting.registry import rule
@@ -122,8 +124,8 @@ def _wants_shared_buffer(model: OnnxModel) -> bool:
     """What the genai_config.json beside the model, or in the folder above, says; False without one."""
     for folder in (model.path.parent, model.path.absolute().parent.parent):
         try:
-            config: Any = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            config: Any = json.loads(read_text(folder / "genai_config.json", largest=OBJECT_BYTES))
+        except (OSError, ValueError, RecursionError):
             continue
         search = config.get("search") if isinstance(config, dict) else None
         return isinstance(search, dict) and bool(search.get("past_present_share_buffer"))

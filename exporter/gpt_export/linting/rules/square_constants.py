@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import TensorProto
 
+from gpt_export.artifact.element_sizes import size_bytes
 from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.linting.finding import Finding, Severity, tensor
 from gpt_export.linting.registry import rule
 from gpt_export.linting.settings import LintSettings
-from gpt_export.linting.tensors import UnreadableError, elements, readable_size, size_bytes, stored
+from gpt_export.linting.tensors import UnreadableError, elements, readable_size, stored
 
 SQUARE_MASK = rule(
     "GX111",

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
+from gpt_export.artifact.element_sizes import size_bytes
 from gpt_export.artifact.onnx_model import OnnxModel, attribute
 from gpt_export.linting.finding import Finding, Severity, tensor
 from gpt_export.linting.registry import rule
 from gpt_export.linting.settings import LintSettings
-from gpt_export.linting.tensors import readable_size, shown, size_bytes
+from gpt_export.linting.tensors import readable_size, shown
 
 TRANSPOSED_WEIGHT = rule(
     "GX521",

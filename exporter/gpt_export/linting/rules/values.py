@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from gpt_export.artifact.element_sizes import count
 from gpt_export.artifact.onnx_model import OnnxModel
 from gpt_export.linting.finding import Finding, Severity, tensor
 from gpt_export.linting.registry import rule
 from gpt_export.linting.settings import LintSettings
-from gpt_export.linting.tensors import UnreadableError, count, elements, shown, stored
+from gpt_export.linting.tensors import UnreadableError, elements, shown, stored
 
 NAN = rule(
     "GX511",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,15 +50,19 @@ class SegmentedRun:
 
     def values(self, wanted: ir.Value) -> list[Array]:
         """What `wanted` is in each batch. Whatever it depends on and has not run yet runs now."""
+        return self.several([wanted])[0]
+
+    def several(self, wanted: Sequence[ir.Value]) -> list[list[Array]]:
+        """`values` of each of `wanted`, where one node may give several of them."""
         nodes = self._missing(wanted)
         if nodes:
-            self._run(nodes, wanted)
-        return [batch[wanted] for batch in self._batches]
+            self._run(nodes, frozenset(wanted))
+        return [[batch[value] for batch in self._batches] for value in wanted]
 
-    def _missing(self, wanted: ir.Value) -> list[ir.Node]:
-        """The nodes that `wanted` needs and that have not run, in the order of the graph."""
+    def _missing(self, wanted: Sequence[ir.Value]) -> list[ir.Node]:
+        """The nodes that `wanted` need and that have not run, in the order of the graph."""
         needed: set[ir.Node] = set()
-        waiting = [wanted]
+        waiting = list(wanted)
         while waiting:
             value = waiting.pop()
             node = value.producer()
@@ -68,10 +72,10 @@ class SegmentedRun:
             waiting += [each for each in node.inputs if each is not None]
         return [node for node in self._graph if node in needed]
 
-    def _run(self, nodes: list[ir.Node], wanted: ir.Value) -> None:
+    def _run(self, nodes: list[ir.Node], wanted: Collection[ir.Value]) -> None:
         self._done |= set(nodes)
         made = {value for node in nodes for value in node.outputs}
-        kept = [value for value in made if value is wanted or any(r not in self._done for r, _ in value.uses())]
+        kept = [value for value in made if value in wanted or any(r not in self._done for r, _ in value.uses())]
         outputs = sorted(kept, key=lambda value: str(value.name))
         read = {value: None for node in nodes for value in node.inputs if value is not None and value not in made}
         weights = {value: self._weight(value) for value in read if layout_of(value) is not None}
@@ -88,7 +92,7 @@ class SegmentedRun:
         for batch, found in zip(self._batches, self._each(run, self._batches), strict=True):
             batch.update(zip(outputs, found, strict=True))
             for value in [
-                each for each in batch if each is not wanted and all(r in self._done for r, _ in each.uses())
+                each for each in batch if each not in wanted and all(r in self._done for r, _ in each.uses())
             ]:
                 del batch[value]
 

@@ -61,7 +61,8 @@ class CachedSequence {
   constructor({ session, variant }) {
     this.#session = session;
     const type = variant.cache_dtype ?? "float32";
-    const empty = dims => new ort.Tensor(type, type === "float16" ? new Uint16Array(0) : new Float32Array(0), dims);
+    const numbers = { float16: Uint16Array, int8: Int8Array }[type] ?? Float32Array;
+    const empty = dims => new ort.Tensor(type, new numbers(0), dims);
     const past = variant.inputs.filter(({ name }) => name.startsWith(PAST));
     this.#past = new Map(past.map(({ name, dims }) => [name.slice(PAST.length), empty([1, dims[1], 0, dims[3]])]));
   }

@@ -277,7 +277,7 @@ def test_inputs_and_outputs_that_are_no_gpts_are_refused_by_name(
 
 def test_a_file_that_is_not_onnx_is_told(cli: Cli, gpt2: tuple[nn.Module, Path], tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a graph")
-    words = (f"onnxruntime cannot load {tmp_path / 'text.onnx'}: ", "check the file and its external data")
+    words = (f"{tmp_path / 'text.onnx'} is not an ONNX model, or is cut short: ", "export or copy it again")
     cli("validate", tmp_path / "text.onnx", "--against", gpt2[1]).refused(1, *words)
 
 

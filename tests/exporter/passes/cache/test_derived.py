@@ -32,6 +32,7 @@ ATTENTIONS = [
     "mla",
     "neox_parallel",
     "multihead_sequence_first",
+    "transformer_encoder_mask_alone",
     "layers_without_attention",
     "moe_batched",
     "moe_loop",  # the data choose which rows an expert sees

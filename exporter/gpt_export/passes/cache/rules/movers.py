@@ -116,33 +116,19 @@ def tile(reading: Reading) -> Step:
 def cut(reading: Reading) -> Step:
     """Slice: constant axes as one likes, columns down to the positions, positions not at all."""
     axes = list(reading.axes())
-    if len(reading.node.inputs) > 1:
-        starts, ends = reading.numbers(1), reading.numbers(2)
-        places = reading.fixed(3) or tuple(range(len((starts or ((),))[0])))
-        steps = reading.fixed(4) or (1,) * len(places)
-    else:
-        places = tuple(reading.attribute("axes") or range(len(reading.attribute("starts"))))
-        starts, ends = (tuple(reading.attribute("starts")),) * 2, (tuple(reading.attribute("ends")),) * 2
-        steps = (1,) * len(places)
-    assert starts is not None
-    assert ends is not None
+    starts, ends, places, steps = _bounds_of(reading)
     rows: list[tuple[int, int, int, int]] = []
     last = False
     unread = None
     for k, place in enumerate(place % len(axes) for place in places):
+        lengths = [sizes.of(axes[place]) for sizes in TRIED]
         ranges = [
-            range(
-                *slice(_bound(starts[t][k], steps[k]), _bound(ends[t][k], steps[k]), steps[k]).indices(
-                    sizes.of(axes[place])
-                )
-            )
-            for t, sizes in enumerate(TRIED)
+            range(*slice(_bound(starts[t][k], steps[k]), _bound(ends[t][k], steps[k]), steps[k]).indices(length))
+            for t, length in enumerate(lengths)
         ]
-        if all(each == range(sizes.of(axes[place])) for each, sizes in zip(ranges, TRIED, strict=True)):
+        if all(each == range(length) for each, length in zip(ranges, lengths, strict=True)):
             continue
-        if axes[place] == (ROWS,) and all(
-            list(each) == [sizes.length - 1] for each, sizes in zip(ranges, TRIED, strict=True)
-        ):
+        if axes[place] == (ROWS,) and [list(each) for each in ranges] == [[length - 1] for length in lengths]:
             last = True
             continue
         if holds_rows(axes[place]) and starts[0][k] == starts[1][k] and ranges[0] == ranges[1]:
@@ -158,6 +144,20 @@ def cut(reading: Reading) -> Step:
         return Step((tuple(axes),), alias=0, last=last)
     written = {i + 1: Written(numbers=numbers) for i, numbers in enumerate(zip(*rows, strict=True))}
     return Step((tuple(axes),), written=written, last=last)
+
+
+_Bounds = tuple[tuple[int, ...], ...]
+
+
+def _bounds_of(reading: Reading) -> tuple[_Bounds, _Bounds, tuple[int, ...], tuple[int, ...]]:
+    """Starts and ends of a Slice at each of the sizes of `TRIED`, its axes and its steps."""
+    if len(reading.node.inputs) > 1:
+        starts, ends = reading.numbers(1) or (), reading.numbers(2) or ()
+        places = reading.fixed(3) or tuple(range(len(starts[0])))
+        return starts, ends, places, reading.fixed(4) or (1,) * len(places)
+    places = tuple(reading.attribute("axes") or range(len(reading.attribute("starts"))))
+    starts, ends = ((tuple(reading.attribute(name)),) * len(TRIED) for name in ("starts", "ends"))
+    return starts, ends, places, (1,) * len(places)
 
 
 def _bound(number: int, step: int) -> int | None:

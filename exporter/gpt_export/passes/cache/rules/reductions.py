@@ -74,6 +74,8 @@ def along(reading: Reading) -> Step:
 def cumulate(reading: Reading) -> Step:
     at = reading.fixed(1)
     assert at is not None
+    if holds_rows(reading.axes()[at[0] % len(reading.axes())]):
+        raise reading.refuse("works along the sequence: it carries a sum from token to token")
     _check_features(reading, [at[0] % len(reading.axes())])
     return Step((reading.axes(),))
 
