@@ -90,7 +90,7 @@ def _without_prefixes(state: dict[str, Tensor], at: str) -> Iterator[tuple[str, 
     yield at, state
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
     yield at, state
-    firsts = {name.partition(".")[0] for name in state}
+    firsts = dict.fromkeys(name.partition(".")[0] for name in state)  # in the order of the file
     for first in firsts:  # a trainer keeps other things beside the model
         inner = {
             name.removeprefix(f"{first}."): tensor for name, tensor in state.items() if name.startswith(f"{first}.")
