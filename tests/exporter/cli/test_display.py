@@ -103,6 +103,6 @@ def test_the_library_tells_parts_to_who_listens(cli: Callable[..., Run], tmp_pat
     sizes = {"context_length": samples.CONTEXT, "vocab_size": samples.VOCAB}
     gpt_export.export(samples.tiny_dummy(), f"{tmp_path}/out", on_stage=listening, **sizes)  # type: ignore[arg-type]
     assert listening.told
-    assert {what for _, _, what in listening.told} == {"case"}
+    assert {what for _, _, what in listening.told} == {"batch", "case"}
     assert all(0 <= done < total for done, total, _ in listening.told)
     assert cli("--help").code == 0
