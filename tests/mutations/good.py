@@ -40,6 +40,7 @@ def source_of(config: GPTConfig, weights: Mapping[str, Tensor], *, name: str) ->
         context_length=config.context_length,
         reference=lambda: filled(lambda: GPTModel(config), weights),
         skeleton=blank(lambda: GPTDecoder(config)),
+        alike_layers=True,
         weights=weights,
         cache=CacheShape.alike(n_layers=config.n_layers, n_heads=config.n_heads, head_dim=config.head_dim),
         torchscript=False,

@@ -47,7 +47,7 @@ def _faults(value: object, schema: Mapping[str, Any], where: str) -> Iterator[st
         found = [fault_of(value, each, where) for each in schema["anyOf"]]
         if all(found):
             yield str(found[-1])
-    if isinstance(value, str) and "pattern" in schema and not re.search(schema["pattern"], value):
+    if isinstance(value, str) and "pattern" in schema and not _matches(schema["pattern"], value):
         yield f"{place} is {_shown(value)}, which does not match {schema['pattern']}"
     if isinstance(value, int | float) and not isinstance(value, bool):
         yield from _of_number(value, schema, place)
@@ -95,3 +95,8 @@ def _shown(value: object) -> str:
 
 def _names(kinds: str | list[str]) -> str:
     return " or ".join([kinds] if isinstance(kinds, str) else kinds)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Whether `pattern` is found, its `$` the end of the text alone, as in JSON Schema and unlike in Python."""
+    return re.search(pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern, text) is not None

@@ -11,6 +11,7 @@ from typing import Any, cast
 import click
 from gpt_export_models.errors import TextError
 from gpt_export_models.problems import printable
+from gpt_export_models.regular_files import RefusedFileError
 from gpt_export_models.regular_files import read_text as read_utf8
 
 from gpt_export.artifact.staging import check_output
@@ -131,6 +132,8 @@ def read_text(path: Path) -> str:
     """
     try:
         return read_utf8(path)
+    except RefusedFileError as error:
+        raise TextError(f"{path} is not read: {error}; write the text to a file first") from error
     except (OSError, UnicodeDecodeError) as error:
         raise TextError(f"{path} is not a readable UTF-8 text: {error}; convert it") from error
 

@@ -30,5 +30,6 @@ def name_output() -> None:
         return
     plain.flush()
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=plain.encoding, errors="replace", line_buffering=plain.line_buffering
-    )
+        io.BufferedWriter(raw), encoding=plain.encoding, errors="replace", line_buffering=plain.line_buffering,
+        write_through=plain.write_through,
+    )  # fmt: skip

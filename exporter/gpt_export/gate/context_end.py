@@ -17,6 +17,7 @@ from torch import nn
 
 from gpt_export.gate.case import Case
 from gpt_export.gate.limits import Limits
+from gpt_export.gate.noise import NOISE_CEILING
 from gpt_export.gate.parity import Tolerance, compare
 from gpt_export.gate.reference_logits import save
 from gpt_export.gate.report import CaseResult
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 MUCH_WORK = 2e10
 """Products of a row's tokens with the model's parameters from which on the row is not run whole."""
+LEAST_LENGTH = 128
+"""A shorter row has no end of a context to show, however large the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class ContextEnd:
             folder: where what eager has is kept.
         """
         noise = layers.noise_of(reference, probe)
+        if noise is not None and noise > NOISE_CEILING:
+            return None
         found = layers.of_eager(reference, case.ids) if noise is not None else None
         if found is None or noise is None or found.shape[:2] != case.ids.shape:
             return None
@@ -56,7 +61,9 @@ class ContextEnd:
         return cls(case, layers, path, noise)
 
     def verdict(self, limits: Limits) -> CaseResult | None:
-        """What the graph has there beside it; None where that cannot be said."""
+        """What the graph has there beside it; None where that cannot be said, and for limits meant for logits alone."""
+        if limits.noise_factor is None:
+            return None
         try:
             found = self.layers.of_graph(self.case)
         except Exception:  # onnxruntime's errors share no base class; the whole graph says what is wrong with it
@@ -76,5 +83,5 @@ def long_rows(cases: Sequence[Case], parameters: int) -> list[Case]:
         case
         for case in cases
         if case.needs == "ids" and len(case.ids) == 1 and not case.is_text and not case.by_prefix
-        if case.mask.all() and case.positions * parameters >= MUCH_WORK
+        if case.mask.all() and case.positions >= LEAST_LENGTH and case.positions * parameters >= MUCH_WORK
     ]

@@ -41,7 +41,8 @@ class ReferenceLogits:
             OSError: the logits cannot be written.
             SourceError: the reference fails.
         """
-        batches = list(_batches([row for case in cases if not case.by_prefix for row in case.rows()]))
+        rows = [row for case in cases if not case.by_prefix for row in case.rows()]
+        batches = list(_batches([row for row in rows if row.tobytes() not in self._places]))
         apart = [case for case in cases if case.by_prefix]
         for done, batch in enumerate(batches):
             on_part(done, len(batches) + len(apart), "batch")

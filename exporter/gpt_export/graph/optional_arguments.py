@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+_patching = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -20,22 +23,23 @@ def none_is_no_tensor() -> Iterator[None]:
 
     The source that TorchScript parses is read anew for every function, and is changed only there.
     """
-    frontend = torch.jit.frontend
-    own = getattr(frontend, "parse_def", None)
-    if own is None:  # another release of torch: what it made of such arguments is found out by the gate
-        yield
-        return
+    frontend: Any = torch.jit.frontend
+    with _patching:
+        own = getattr(frontend, "parse_def", None)
+        if own is None:  # another release of torch: what it made of such arguments is found out by the gate
+            yield
+            return
 
-    def parse(function: Any) -> Any:
-        parsed = own(function)
-        _annotate(parsed.ast.body[0].args)
-        return parsed
+        def parse(function: Any) -> Any:
+            parsed = own(function)
+            _annotate(parsed.ast.body[0].args)
+            return parsed
 
-    frontend.parse_def = parse  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        frontend.parse_def = own  # type: ignore[attr-defined]
+        frontend.parse_def = parse
+        try:
+            yield
+        finally:
+            frontend.parse_def = own
 
 
 def _annotate(arguments: ast.arguments) -> None:

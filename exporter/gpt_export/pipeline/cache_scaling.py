@@ -1,4 +1,7 @@
-"""The texts that a cache of 8 bits is scaled by: the cases that will judge it, and the calibration text."""
+"""The texts that a cache of 8 bits is scaled by: those of the default cases, with other random ids, and calibration.
+
+They are the same whatever the gate is asked to look at, and never all that it looks at.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,40 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_export.gate.case import Case
+from gpt_export.gate.cases import choose_cases
+from gpt_export.gate.settings import GateSettings
 from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.sources.source import Source
 
+_SEED = 2**32
+"""Of the random ids among them; that of the gate is another unless somebody asks for this one."""
+LEAST_TOKENS = 2048
+"""Fewer say too little of what a channel may hold; random ids make up for what is missing."""
+MOST_ROWS = 256
 CALIBRATION_TOKENS = 8192
 """At most so many are read: the largest of ever more tokens grows by ever less."""
 
 
-def scaling_texts(source: Source, cases: Iterable[Case], calibration: str | None) -> list[NDArray[np.int64]]:
+def scaling_texts(source: Source, calibration: str | None) -> list[NDArray[np.int64]]:
     """Token ids, int64 (rows, length), without padding and without rows that begin another one.
 
     Raises:
         ConfigError: as in `calibration_windows`.
     """
-    rows = sorted((row for case in cases for row in case.rows() if row.size), key=lambda row: row.size, reverse=True)
-    kept: dict[bytes, NDArray[np.int64]] = {}
-    for row in rows:
-        if not any(other.startswith(row.tobytes()) for other in kept):
-            kept[row.tobytes()] = row
-    texts = list(kept.values())
+    texts = unlike(row for case in choose_cases(source, GateSettings(seed=_SEED)) for row in case.rows())
+    if (missing := LEAST_TOKENS - sum(row.size for row in texts)) > 0:
+        rows = min(missing // source.context_length + 1, MOST_ROWS)
+        texts.append(np.random.default_rng(_SEED).integers(0, source.vocab_size, (rows, source.context_length)))
     if calibration is not None:
         windows = calibration_windows(source, calibration)
         texts += [row[None] for row in windows[: max(1, CALIBRATION_TOKENS // windows.shape[1])]]
     return texts
+
+
+def unlike(rows: Iterable[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """The rows, each (1, length), without those that are empty or begin another one; the longest first."""
+    kept: dict[bytes, NDArray[np.int64]] = {}
+    for row in sorted((row for row in rows if row.size), key=lambda row: row.size, reverse=True):
+        if not any(other.startswith(row.tobytes()) for other in kept):
+            kept[row.tobytes()] = row
+    return list(kept.values())

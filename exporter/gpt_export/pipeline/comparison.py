@@ -96,7 +96,7 @@ def compare_artifact(
         sources = initializer_sources(source, layouts[BASE])
         path = artifact.variant_path(BASE)
         traced = Traced(path, sources, feed_graph(source.cache))
-        if long and len(candidates) == 1:
+        if long and source.alike_layers and len(candidates) == 1:
             layers = find_first_layers(path, sources, source.cache)
             candidates = {name: dataclasses.replace(one, first_layers=layers) for name, one in candidates.items()}
     subject = Subject(

@@ -75,7 +75,7 @@ def export(
     config = settled(config, source)
     cases = choose_cases(source, config.gate_settings, whole_text=not config.floats_alone)
     with stage(output, replace=replace, needed_bytes=_needed_bytes(source, config, cases)) as staged:
-        written = _write_files(staged.folder, source, config, model, cases, on_stage)
+        written = _write_files(staged.folder, source, config, model, on_stage)
         draft = Artifact(staged.folder, _manifest(staged.folder, source, config, written))
         write_consumer_files(staged.folder, draft.manifest)
         model_files = _files(staged.folder)  # what comes from here on tells what was measured
@@ -120,7 +120,6 @@ def _write_files(
     source: Source,
     config: ExportConfig,
     model: ir.Model | None,
-    cases: tuple[Case, ...],
     on_stage: OnStage,
 ) -> _Written:
     variants: dict[str, Mapping[str, Any]] = {}
@@ -134,7 +133,7 @@ def _write_files(
     if model is not None:
         (folder / "onnx").mkdir()
         base = in_profile(model, source, config)
-        scales = _cache_scales(base, source, config, cases, on_stage)
+        scales = _cache_scales(base, source, config, on_stage)
         calibrated = None
         for precision, cache in config.variants:
             if precision == "int4" and config.calibration is not None and calibrated is None:
@@ -163,14 +162,14 @@ def _write_files(
 
 
 def _cache_scales(
-    base: ir.Model, source: Source, config: ExportConfig, cases: tuple[Case, ...], on_stage: OnStage
+    base: ir.Model, source: Source, config: ExportConfig, on_stage: OnStage
 ) -> Mapping[str, NDArray[np.float32]] | None:
     """The scales of a cache of 8 bits; None where none is asked for."""
     if "int8" not in config.kv_caches:
         return None
     attentions(base)  # refused before anything runs
     on_stage("scale the cache")
-    texts = scaling_texts(source, cases, config.calibration)
+    texts = scaling_texts(source, config.calibration)
     return cache_scales(base, source.weights, texts, parts_of(on_stage))
 
 

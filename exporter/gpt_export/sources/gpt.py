@@ -127,6 +127,7 @@ def _source(
         cache=cache if cached else None,
         cacheable=cached,
         torchscript=False,
+        alike_layers=True,
         configuration=config.to_dict(),
         notes=(*notes, *found.notes) if folder else notes,
     )

@@ -47,6 +47,9 @@ class Source:
     """Whether a graph without a cache may be given one, where the settings of the export ask for it."""
     torchscript: bool = True
     """Whether `model.pt` is written unless the user says otherwise."""
+    alike_layers: bool = False
+    """Whether all layers of the reference are the same code and differ in their weights alone, as it is known of our
+    own definition; what a module of the user's does in layer 5 alone, only layer 5 can show."""
     published: bool = False
     """Whether the reference is the graph of an artifact and no module of PyTorch's."""
     tokenizer: Tokenizer | None

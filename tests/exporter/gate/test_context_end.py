@@ -53,6 +53,7 @@ def much_work(monkeypatch: pytest.MonkeyPatch, source: Source) -> None:
     """The longest row is too much work, and there are no batches of such rows."""
     parameters = sum(tensor.numel() for tensor in source.weights.values())
     monkeypatch.setattr("gpt_export.gate.context_end.MUCH_WORK", parameters * LATE)
+    monkeypatch.setattr("gpt_export.gate.context_end.LEAST_LENGTH", LATE)
     monkeypatch.setattr("gpt_export.gate.cases.DEFAULT_POSITIONS", 0)
 
 
@@ -111,3 +112,18 @@ def test_a_layer_of_its_own_kind_has_the_row_run_whole(
     assert CONTEXT in lengths
     assert report.first_fault is not None
     assert (report.first_fault.layer, report.first_fault.part) == (layer, "attention")
+
+
+def test_layers_that_may_differ_have_the_row_run_whole(good: Artifact, source: Source, lengths: list[int]) -> None:
+    report = judge(good, dataclasses.replace(source, alike_layers=False))
+    assert report.failures == ()
+    assert long_row(report).limit_source == "probe"
+    assert CONTEXT in lengths
+
+
+def test_limits_of_logits_are_not_held_to_hidden_states(
+    good: Artifact, source: Source, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt_export.gate.context_end.NOISE_CEILING", 0.0)
+    assert long_row(judge(good, source)).limit_source == "probe"
+    assert CONTEXT in lengths

@@ -17,10 +17,10 @@ from gpt_export.artifact.manifest import MANIFEST_NAME
 from gpt_export.artifact.reading import Artifact
 from gpt_export.artifact.variant_names import ORDER
 from gpt_export.errors import ConfigError, GraphError
-from gpt_export.gate.case import Case
 from gpt_export.gate.limits import LIMITS
 from gpt_export.gate.settings import GateSettings
-from gpt_export.pipeline.cache_scaling import scaling_texts
+from gpt_export.pipeline import stages
+from gpt_export.pipeline.cache_scaling import LEAST_TOKENS, scaling_texts, unlike
 from gpt_export.pipeline.comparison import validate_artifact
 from gpt_export.pipeline.config import ExportConfig
 from gpt_export.pipeline.variants import VARIANT_PATHS
@@ -252,16 +252,24 @@ def test_every_variant_stands_in_the_order_in_which_it_is_told() -> None:
     assert set(config.to_dict()["variant_limits"]) == set(ORDER) - {"fp32"}
 
 
-def test_a_text_is_read_once_however_many_cases_begin_with_it(trained_source: Source) -> None:
+def test_a_text_is_read_once_however_many_cases_begin_with_it() -> None:
     row = np.arange(9)[None]
-    cases = [
-        Case(name, ids, np.ones_like(ids), "")
-        for name, ids in (("short", row[:, :4]), ("long", row), ("again", row), ("other", row[:, 3:6]))
-    ]
-    padded = np.concatenate([np.zeros((1, 2), np.int64), row[:, 4:8]], axis=1)
-    cases.append(Case("padded", padded, (padded > 0).astype(np.int64), ""))
-    found = scaling_texts(trained_source, cases, None)
+    found = unlike([row[:, :4], row, row, row[:, 3:6], row[:, 4:8], row[:, :0]])
     assert sorted(text.ravel().tolist() for text in found) == [list(range(9)), [3, 4, 5], [4, 5, 6, 7]]
-    more = scaling_texts(trained_source, cases, HELD_OUT)
+
+
+def test_scales_are_found_on_enough_tokens_and_on_more_with_a_text(trained_source: Source) -> None:
+    found = scaling_texts(trained_source, None)
+    assert sum(text.size for text in found) >= LEAST_TOKENS
+    more = scaling_texts(trained_source, HELD_OUT)
     assert len(more) > len(found)
     assert all(text.shape == (1, CONFIG.context_length) for text in more[len(found) :])
+
+
+def test_what_the_gate_is_asked_to_look_at_changes_no_scale(trained_source: Source, tmp_path: Path) -> None:
+    written = []
+    for cases in ("grid-1x1", "default"):
+        config = ExportConfig(kv_caches=("int8",), gate="off", cases=(cases,))
+        artifact = stages.export(trained_source, config, tmp_path / cases)
+        written.append({path: digest for path, digest in artifact.manifest.files.items() if path.startswith("onnx/")})
+    assert written[0] == written[1]

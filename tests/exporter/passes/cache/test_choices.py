@@ -32,13 +32,31 @@ OTHER_CHOICE = [
 ]
 
 
+BY_FEATURE = [
+    node("Greater", ["x", "zero"], ["entries"]),
+    node("NonZero", ["entries"], ["found_entries"]),
+    node("Transpose", ["found_entries"], ["entry_places"], perm=[1, 0]),
+    node("GatherND", ["x", "entry_places"], ["values"]),
+    node("Constant", [], ["two"], value_ints=[2]),
+    node("Gather", ["found_entries", "two"], ["feature_row"], axis=0),
+    node("Transpose", ["feature_row"], ["features"], perm=[1, 0]),
+]
+"""`values` (chosen) of all entries of `x` that are positive, and their `features` (chosen, 1)."""
+
+
 def refusal(*nodes: onnx.NodeProto) -> str:
     """Why no cache is derived from a graph that chooses rows and goes on with `nodes`."""
     *_, last = nodes
     out = [] if last.output[0] == "logits" else [node("Identity", last.output, ["logits"])]
     with pytest.raises(CacheRefusedError) as refused:
-        derive_cache(graph([*CHOICE, *nodes, *out], {"emb": (5, 7), "table": (9, 7)}))
+        derive_cache(graph([*CHOICE, *nodes, *out], {"emb": (5, 7), "table": (9, 7), "bias": (7,)}))
     return str(refused.value)
+
+
+def test_features_of_chosen_entries_may_be_looked_up_in_a_table_of_weights() -> None:
+    look = [node("GatherND", ["bias", "features"], ["told"]), node("Mul", ["values", "told"], ["scaled"])]
+    put = node("ScatterND", ["x", "entry_places", "scaled"], ["logits"], "put")
+    assert "no operator of the graph looks at other positions" in refusal(*BY_FEATURE, *look, put)
 
 
 def test_rows_that_return_to_their_places_are_no_reason_to_refuse() -> None:
@@ -56,6 +74,18 @@ def test_rows_that_return_to_their_places_are_no_reason_to_refuse() -> None:
         (
             [*OTHER_CHOICE, node("ScatterND", ["x", "other_places", "rows"], ["logits"], "put")],
             "ScatterND put puts entries by other places, or others, than the ids choose",
+        ),
+        (
+            [*BY_FEATURE, node("ScatterND", ["bias", "features", "values"], ["tally"], "tally", reduction="add")],
+            "ScatterND tally puts entries by other places, or others, than the ids choose",
+        ),
+        (
+            [
+                *BY_FEATURE,
+                node("Transpose", ["x"], ["by_feature"], perm=[2, 0, 1]),
+                node("GatherND", ["by_feature", "features"], ["others"], "pick"),
+            ],
+            "GatherND pick takes entries by other places than those of what the ids choose",
         ),
         (
             [node("Add", ["places", "one"], ["next"]), node("GatherND", ["x", "next"], ["late"], "late")],
@@ -85,7 +115,10 @@ def test_rows_that_return_to_their_places_are_no_reason_to_refuse() -> None:
             "Identity tell gives the places of what the ids choose",
         ),
     ],
-    ids=["put_one_later", "put_elsewhere", "taken_one_later", "table_of_places", "numbers", "averaged", "given"],
+    ids=[
+        *("put_one_later", "put_elsewhere", "put_by_feature", "taken_by_feature", "taken_one_later", "table_of_places"),
+        *("numbers", "averaged", "given"),
+    ],
 )  # fmt: skip
 def test_what_tells_places_or_mixes_rows_is_refused_by_name(nodes: list[onnx.NodeProto], sentence: str) -> None:
     assert sentence in refusal(*nodes)

@@ -15,6 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from gpt_export.passes.cache.axes import (
+    BATCH,
+    ROWS,
     TRIED,
     Axes,
     Axis,
@@ -150,13 +152,21 @@ def _by_columns(reading: Reading) -> tuple[Axes, Axes, int]:
 
 
 def _check_places(reading: Reading, taken: Sequence[Axis], form: Callable[[Sequence[Array], Sizes], Array]) -> None:
-    """Refuses an index that is not, at any sizes, the places of what was chosen, along the axes that are `taken`."""
+    """Refuses an index that is not, at any sizes, the places of what was chosen, along the axes that are `taken`.
+
+    The batch and the positions must be among them: what is put by its feature alone sums over tokens, and what is taken
+    so meets those of others. Only of a table that is the same for all may features alone be looked up.
+    """
     index = reading.node.inputs[_INDEX]
     assert index is not None
     source = reading.found.places[index]
     number, choice = next((i, one) for i, one in enumerate(reading.found.choices) if source in one.told)
     axes = (*choice.axes, *choice.told[source])
-    candidates = list(product(*(list(_groups(axes, of)) for of in taken)))
+    tokens = {i for i, of in enumerate(axes) if BATCH in of or ROWS in of}
+    candidates = [
+        groups for groups in product(*(list(_groups(axes, of)) for of in taken))
+        if _is_table(reading) or tokens <= {i for group in groups for i in group}
+    ]  # fmt: skip
     for sizes in TRIED:
         chosen = _some_places(choice.axes, sizes.of((Chosen(number),)), sizes)
         given = {value: _repeated(chosen, sizes.shape(repeated)) for value, repeated in choice.told.items()}
@@ -168,6 +178,11 @@ def _check_places(reading: Reading, taken: Sequence[Axis], form: Callable[[Seque
         ]  # fmt: skip
     if not candidates:
         raise reading.refuse(_ELSEWHERE[reading.node.op_type.startswith("Scatter")])
+
+
+def _is_table(reading: Reading) -> bool:
+    fact = reading.fact(0)
+    return reading.node.op_type.startswith("Gather") and fact is not None and fact.depends == "nothing"
 
 
 def _some_places(axes: Axes, count: int, sizes: Sizes) -> Array:
