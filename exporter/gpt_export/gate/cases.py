@@ -31,6 +31,8 @@ FULL_CASE_BYTES = 2 * 1024 * 1024 * 1024
 PADDED_LENGTHS = (6, 1, 2)
 """Of lengths that other cases run, so that the reference has run these rows already."""
 LENGTH = 17
+PAIRED = 64
+"""Tokens of two rows that stand for all batches of rows longer than `LENGTH` where these are left out."""
 UNUSUAL = 6
 """Tokens of the rows of unusual ids."""
 STEPS = 6
@@ -171,6 +173,9 @@ def grid_cases(
             if case.name not in cases:
                 cases[case.name] = case
                 used += case.positions
+    if not full and context_length > PAIRED:  # long rows side by side, which a single one to the end says nothing of
+        pair = grid_case(vocab_size, 2, PAIRED, seed)
+        cases.setdefault(pair.name, pair)
     return tuple(cases.values())
 
 
