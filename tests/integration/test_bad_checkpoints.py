@@ -259,15 +259,15 @@ def test_a_single_file_above_2_gb_is_refused_before_anything_is_written(
         "c_proj.weight": (300_000, 1024),
         "c_proj.bias": (1024,),
     }
-    _save_sparsely(folder.weights, small, {f"transformer.h.0.mlp.{name}": shape for name, shape in mlp.items()})
+    _save_unwritten(folder.weights, small, {f"transformer.h.0.mlp.{name}": shape for name, shape in mlp.items()})
     (folder.path / "config.json").write_text(json.dumps(folder.config), encoding="utf-8")
     run = cli("onnx", folder.path, "--output", tmp_path / "out", "--single-file", "--gate", "off")
     run.refused(2, "GB of weights do not fit a single ONNX file of 2 GB; leave --single-file out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
 
 
-def _save_sparsely(path: Path, tensors: dict[str, torch.Tensor], zeros: dict[str, tuple[int, ...]]) -> None:
-    """A safetensors file whose `zeros` are a hole that takes no room on the disk."""
+def _save_unwritten(path: Path, tensors: dict[str, torch.Tensor], zeros: dict[str, tuple[int, ...]]) -> None:
+    """A safetensors file whose `zeros` are room that the disk has given and nobody has written to."""
     header, at = {}, 0
     for name, shape in [*((name, tuple(tensor.shape)) for name, tensor in tensors.items()), *zeros.items()]:
         size = 4 * torch.Size(shape).numel()
@@ -278,4 +278,4 @@ def _save_sparsely(path: Path, tensors: dict[str, torch.Tensor], zeros: dict[str
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors.values():
             file.write(tensor.numpy().tobytes())
-        file.truncate(8 + len(text) + at)
+        os.posix_fallocate(file.fileno(), 0, 8 + len(text) + at)

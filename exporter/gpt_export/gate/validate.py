@@ -38,7 +38,7 @@ FAULT_POSITIONS = 17
 SUSPICIOUS_NOISE = 2.0**-13
 """Sums of a usual size in float32 are off by far less."""
 MORE_PROBES = 3
-GREEDY_TOKENS = 3
+GREEDY_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)

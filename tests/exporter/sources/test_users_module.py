@@ -35,6 +35,7 @@ class Mixed(samples.WithEmbedding):
 
     def __init__(self) -> None:
         super().__init__()
+        self.block_size = 64
         width = self.emb.embedding_dim
         self.inner = nn.Linear(width, width, bias=False)
 
