@@ -56,12 +56,21 @@ class Files:
         return folder
 
     def artifact(self, calibration: Path | None = None) -> Path:
-        """Our artifact in every precision that peers have; int4 is rounded for the text `calibration` if there is one.
+        """Our artifact in every precision that peers have, with a cache of float32 and one of 8 bits.
+
+        int4 is rounded for the text `calibration` if there is one.
 
         The gate is recorded and not enforced: it measures what quantisation costs, and weights may be random.
         """
         command = [Path(sys.executable).with_name("gpt-export"), "onnx", self.checkpoint(), "--gate", "report"]
-        command = [*command, "--precision", "fp32,int8,int4", *(["--calibration", calibration] if calibration else [])]
+        command = [
+            *command,
+            "--precision",
+            "fp32,int8,int4",
+            "--kv-cache",
+            "fp32,int8",
+            *(["--calibration", calibration] if calibration else []),
+        ]
         return self._made("artifact-calibrated" if calibration else "artifact", [*command, "--output"])
 
     def optimum(self) -> Path:

@@ -84,7 +84,8 @@ def ours(artifact: Path) -> list[Entrant]:
 
     def of(variant: str) -> Entrant:
         path = Path(f"{artifact}#{variant}")
-        return Entrant(f"{OURS} {variant}", variant, "ours", lambda: Path(sys.executable), lambda: path)
+        precision, _, _ = variant.partition("-")  # `int4-kv8` is int4 with a cache of 8 bits
+        return Entrant(f"{OURS} {variant}", precision, "ours", lambda: Path(sys.executable), lambda: path)
 
     return [of(variant) for variant in sorted(Artifact.open(artifact).manifest.variants)]
 

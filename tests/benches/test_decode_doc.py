@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,16 +49,24 @@ def test_ours_is_beside_the_fastest_peer_of_its_precision(values: dict[str, Any]
 
 
 def test_a_goal_beside_one_peer_leaves_the_others_out(values: dict[str, Any]) -> None:
-    assert goal_row(goal("decode fp32 beside Optimum"), values)[2:4] == ["Optimum 40", "1.43 x"]
+    beside = replace(goal("decode fp32"), beside="Optimum")
+    assert goal_row(beside, values)[2:4] == ["Optimum 40", "1.43 x"]
 
 
 def test_a_missed_goal_is_said(values: dict[str, Any]) -> None:
-    assert goal_row(goal("decode int4"), values)[3:] == ["1.25 x", "40%", "1.4 x", "**missed**"]
+    assert goal_row(goal("decode int4"), values)[3:] == ["1.25 x", "40%", "1.25 x", "reached"]
+    assert goal_row(replace(goal("decode int4"), factor=1.4), values)[5:] == ["1.4 x", "**missed**"]
 
 
 def test_less_is_better_for_milliseconds(values: dict[str, Any]) -> None:
     assert goal_row(goal("prefill 512 fp32"), values)[3] == "1.60 x"
-    assert goal_row(goal("prefill 512 quantised"), values)[1:4] == ["300 (int4)", "llama.cpp Q4_0 280", "0.93 x"]
+    assert goal_row(goal("prefill 512 int4"), values)[1:4] == ["300", "llama.cpp Q4_0 280", "0.93 x"]
+
+
+def test_a_variant_with_another_cache_is_named_where_it_is_the_fastest(values: dict[str, Any]) -> None:
+    values["entrants"]["ours int4-kv8"] = entrant("int4", 170, 280)
+    values["weights_mb"]["int4-kv8"] = 80.0
+    assert goal_row(goal("decode int4"), values)[1] == "170 (int4-kv8)"
 
 
 def test_what_is_missing_is_said_and_not_counted(values: dict[str, Any]) -> None:
