@@ -32,6 +32,7 @@ from tests.sharing import WORKER, made_once, threads_of_this_process
 from tests.signals import let_children_be_interrupted
 from tests.trained_gpt import HELD_OUT, TEXTS, save_trained_gpt
 
+os.environ.pop("COLUMNS", None)  # pytest-xdist says one to its workers, and lines are broken where one is said
 GPT_EXPORT = str(Path(sys.executable).with_name("gpt-export"))
 """The console script of the environment that runs the tests."""
 TRAINED = Path("checkpoint") / "model.pth"

@@ -81,11 +81,18 @@ def test_a_rule_can_be_ignored(cli: Cli, tmp_path: Path) -> None:
         (("--ignore", "GX999"), ("GX999", "GX101")),
         (("--target-ort", "0.1"), ("0.1", "1.10")),
         (("--consumer", "tensorrt"), ("tensorrt", "triton")),
-        (("--json", "--sarif", "-"), ("--json", "--sarif")),
     ],
 )
 def test_wrong_usage_exits_2(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     cli("lint", save(good(), tmp_path), *arguments).refused(2, *words)
+
+
+def test_wrong_usage_with_json_is_said_in_json_alone(cli: Cli, tmp_path: Path) -> None:
+    run = cli("lint", save(good(), tmp_path), "--json", "--sarif", "-")
+    assert (run.code, run.err) == (2, "")
+    message = json.loads(run.out)["error"]["message"]
+    assert "--json" in message
+    assert "--sarif" in message
 
 
 def test_what_is_no_model_is_one_sentence(cli: Cli, tmp_path: Path) -> None:

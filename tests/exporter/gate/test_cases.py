@@ -34,12 +34,12 @@ def test_the_default_gate_of_124m_is_the_text_and_the_grid(artifact_124m: Path) 
     assert (text["batch"], text["sequence"], text["positions"]) == (2, 4, 8)
     found = shapes(artifact_124m)
     assert found[:9] == [(batch, sequence) for sequence in (1, 2, 17) for batch in (1, 2, 5)]
-    assert found[9:] == [(1, 1024)]
+    assert found[9:] == [(1, 1024), (2, 64)]
 
 
 def test_the_default_gate_stays_near_its_context_and_the_full_set_has_the_batches() -> None:
     default = grid_cases(1024, 50257, spent=250)
-    assert sum(case.positions for case in default) <= 1024 + 200
+    assert sum(case.positions for case in default) <= 1024 + 300
     full = {case.ids.shape for case in grid_cases(1024, 50257, full=True, spent=250)}
     assert {(2, 1024), (5, 1024)} <= full - {case.ids.shape for case in default}
 

@@ -255,8 +255,9 @@ def test_a_missing_shard_is_named(sharded, refusal):
     assert "model.safetensors.index.json names shards that are not beside it: part1.safetensors; " in refusal(sharded)
 
 
-def test_one_shard_alone_lists_what_is_missing(sharded, refusal, config_file):
-    assert "do not make a whole GPT: missing " in refusal(sharded / "part0.safetensors", config_file)
+def test_one_shard_alone_is_named_with_its_folder(sharded, refusal, config_file):
+    said = refusal(sharded / "part0.safetensors", config_file)
+    assert f"is one shard of 2 (model.safetensors.index.json); pass the folder {sharded}" in said
 
 
 @pytest.mark.parametrize("name", ["../part1.safetensors", "/etc/passwd", "..", "", "C:\\part1", "a/b", "a\0b", ".\\x"])
