@@ -1,6 +1,6 @@
-"""The texts that a cache of 8 bits is scaled by: those of the default cases, with other random ids, and calibration.
+"""The texts that a cache of 8 bits is scaled by: those of the default cases, as many of other random ids, calibration.
 
-They are the same whatever the gate is asked to look at, and never all that it looks at.
+They are the same whatever the gate is asked to look at, and more than it looks at.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gpt_export.pipeline.calibration_text import calibration_windows
 from gpt_export.sources.source import Source
 
 _SEED = 2**32
-"""Of the random ids among them; that of the gate is another unless somebody asks for this one."""
+"""Of the random ids that the gate does not look at."""
 LEAST_TOKENS = 2048
 """Fewer say too little of what a channel may hold; random ids make up for what is missing."""
 MOST_ROWS = 256
@@ -30,7 +30,8 @@ def scaling_texts(source: Source, calibration: str | None) -> list[NDArray[np.in
     Raises:
         ConfigError: as in `calibration_windows`.
     """
-    texts = unlike(row for case in choose_cases(source, GateSettings(seed=_SEED)) for row in case.rows())
+    looked_at = [choose_cases(source, GateSettings(seed=seed)) for seed in (GateSettings().seed, _SEED)]
+    texts = unlike(row for cases in looked_at for case in cases for row in case.rows())
     if (missing := LEAST_TOKENS - sum(row.size for row in texts)) > 0:
         rows = min(missing // source.context_length + 1, MOST_ROWS)
         texts.append(np.random.default_rng(_SEED).integers(0, source.vocab_size, (rows, source.context_length)))
