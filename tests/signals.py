@@ -11,5 +11,6 @@ def let_children_be_interrupted() -> None:
     An ignored signal stays ignored in every child, a handled one falls back to the default: children can be interrupted
     then, and this process goes on as whoever started it wished.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
