@@ -8,9 +8,10 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
+from gpt_export.artifact.wire import FIXED_BYTES, LENGTH, VARINT, MalformedError, number_at
+
 _FUNCTIONS = 25
 """`ModelProto.functions`."""
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
 def check_functions(path: Path) -> None:
@@ -35,7 +36,7 @@ def _has_functions(path: Path) -> bool:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _FUNCTIONS in _fields(data)
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError):
         return False
 
 
@@ -43,28 +44,16 @@ def _fields(data: mmap.mmap) -> set[int]:
     """The numbers of the fields of a message, those within it left out."""
     at, found = 0, set()
     while at < len(data):
-        tag, at = _varint(data, at)
+        tag, at = number_at(data, at, len(data))
         found.add(tag >> 3)
         kind = tag & 7
-        if kind == _VARINT:
-            _, at = _varint(data, at)
-        elif kind == _LENGTH:
-            size, at = _varint(data, at)
+        if kind == VARINT:
+            _, at = number_at(data, at, len(data))
+        elif kind == LENGTH:
+            size, at = number_at(data, at, len(data))
             at += size
-        elif kind in (_FIXED64, _FIXED32):
-            at += 8 if kind == _FIXED64 else 4
+        elif kind in FIXED_BYTES:
+            at += FIXED_BYTES[kind]
         else:
-            raise ValueError("no message")
+            raise MalformedError("no message")
     return found
-
-
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while shift < 70:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise ValueError("no number")

@@ -1,8 +1,7 @@
 """The bytes of an ONNX file, walked before protobuf makes objects of them, so that a bad file costs next to nothing.
 
 Protobuf reads a file whole, takes a hundred bytes for an empty message of two, and hands out names that are no UTF-8
-one by one. Here the file is mapped and only tags and lengths are looked at. Format:
-https://protobuf.dev/programming-guides/encoding/
+one by one. Here the file is mapped and only tags and lengths are looked at (`wire`).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from gpt_export_models.regular_files import check_name, open_file
 from onnx import ModelProto
 
 from gpt_export.artifact.inlining import MOST_NODES, inlined_nodes
+from gpt_export.artifact.wire import FIXED_BYTES, LENGTH, VARINT, MalformedError, number_at
 from gpt_export.errors import ArtifactError
 
 MOST_MESSAGES = 1_000_000
@@ -26,12 +26,7 @@ MOST_NUMBERS_BYTES = 2**28
 """Of numbers that are spelled one by one, a byte and more each, and take eight in memory. Weights are raw bytes."""
 _DEEPEST = 100
 _LARGEST = 2**31
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _FIXED = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
-
-
-class MalformedError(ValueError):
-    """Bytes that are no message of the kind that they should be, or one beyond all bounds."""
 
 
 def read_proto(path: Path) -> ModelProto:
@@ -101,20 +96,20 @@ class _Walk:
             raise MalformedError(f"it is nested more than {_DEEPEST} deep")
         data, fields = self._data, _fields(kind)
         while at < end:
-            tag, at = self._number(at, end)
+            tag, at = number_at(data, at, end)
             wire = tag & 7
-            if wire == _LENGTH:
-                length, at = self._number(at, end)
+            if wire == LENGTH:
+                length, at = number_at(data, at, end)
                 stop = at + length
                 if stop > end:
                     raise MalformedError(f"a {kind.name} ends at byte {end}, its field {tag >> 3} at {stop}")
                 if (field := fields.get(tag >> 3)) is not None:
                     self._field(field, at, stop, depth)
                 at = stop
-            elif wire == _VARINT:
-                _, at = self._number(at, end)
-            elif wire in (_FIXED64, _FIXED32):
-                at += 8 if wire == _FIXED64 else 4
+            elif wire == VARINT:
+                _, at = number_at(data, at, end)
+            elif wire in FIXED_BYTES:
+                at += FIXED_BYTES[wire]
             else:
                 raise MalformedError(f"byte {at} is no beginning of a field of a {kind.name}")
             if tag < 8 or at > end:
@@ -136,19 +131,6 @@ class _Walk:
             self._numbers -= stop - at
             if self._numbers < 0:
                 raise MalformedError(f"it spells more than {MOST_NUMBERS_BYTES} bytes of numbers one by one")
-
-    def _number(self, at: int, end: int) -> tuple[int, int]:
-        """The variable-length number at a byte, and the byte behind it."""
-        value = shift = 0
-        data = self._data
-        while at < end and shift < 70:
-            byte = data[at]
-            at += 1
-            if byte < 0x80:
-                return value | byte << shift, at
-            value |= (byte & 0x7F) << shift
-            shift += 7
-        raise MalformedError(f"byte {at} is within a number that does not end")
 
 
 @cache

@@ -97,5 +97,5 @@ def without_script(source: Source, config: ExportConfig) -> Source:
     """`source` with a note where `model.pt` is left out only because the module does not script."""
     if config.torchscript is None and config.onnx and source.torchscript and not scripts(source):
         note = "there is no torchscript/model.pt, because the module does not script"
-        return dataclasses.replace(source, notes=(*source.notes, note))
+        return dataclasses.replace(source, torchscript=False, notes=(*source.notes, note))  # tried once is enough
     return source
